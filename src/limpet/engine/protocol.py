@@ -1,0 +1,124 @@
+"""What every WebAssembly engine offers to the rest of Limpet.
+
+The flow is: `compile_module` in a short-lived process of its own turns a module into an artifact
+and a `ModuleInfo`; a worker `load`s the artifact from a descriptor and `run`s it once per
+invocation, each time in a fresh instance. Only workers and compile processes load an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limpet.wasi.streams import InputStream, OutputStream
+
+
+class OutcomeKind(StrEnum):
+    """How one run of a guest ended."""
+
+    EXIT = "Exit"
+    TRAP = "Trap"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DEADLINE = "DeadlineExceeded"
+    INTERRUPTED = "Interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one run.
+
+    `exit_code` is meaningful for EXIT only (0 when `_start` returned). `message` is the trap's
+    text for people, one line. `memory_bytes` is the linear memory's size when the run ended.
+    """
+
+    kind: OutcomeKind
+    exit_code: int = 0
+    message: str = ""
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preopen:
+    """A directory that a guest finds open: `descriptor` is an open directory of this process."""
+
+    guest_path: bytes
+    descriptor: int
+    is_read_only: bool = False
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One run to make. Not frozen: building it is on the request path.
+
+    `args[0]` is the program's name; `env` holds `NAME=value` items. Neither may contain NUL.
+    `deadline_seconds` counts from the start of the run; None means no deadline.
+    """
+
+    args: Sequence[bytes]
+    env: Sequence[bytes]
+    stdin: InputStream
+    stdout: OutputStream
+    stderr: OutputStream
+    preopens: Sequence[Preopen] = ()
+    deadline_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a program may use: linear memory over all its memories, and table elements."""
+
+    memory_bytes: int
+    table_elements: int = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleInfo:
+    """What compiling learned of a module, kept beside the artifact.
+
+    `imports` and `exports` are `module.name` and `name` strings; `memory_bytes` is the initial
+    size of its memories together.
+    """
+
+    imports: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class Program(Protocol):
+    """A loaded artifact. One program serves one thread at a time."""
+
+    def run(self, invocation: Invocation) -> Outcome:
+        """Run `_start` once in a fresh instance. Never raises for what a guest does."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the run in progress, from another thread, as INTERRUPTED. Without one: nothing."""
+        ...
+
+
+class Engine(Protocol):
+    """One WebAssembly runtime."""
+
+    name: str
+    version: str
+
+    def artifact_key(self) -> str:
+        """Name everything that an artifact depends on: version, settings, CPU features."""
+        ...
+
+    def compile_module(self, module: bytes) -> tuple[bytes, ModuleInfo]:
+        """Validate and compile ahead of time.
+
+        Raises `ModuleError` (bad magic, truncated, a component, unknown imports by name, no
+        `_start`, a feature that is off) with a message that names the thing and the next step.
+        """
+        ...
+
+    def load(self, artifact: int, *, limits: Limits) -> Program:
+        """Map the artifact behind this descriptor. It must be one that this node compiled."""
+        ...

@@ -1,0 +1,268 @@
+"""What a manifest means to Limpet: frozen values without YAML, files or defaults left to guess.
+
+Names follow Kubernetes' API reference, v1.34, unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_NAMESPACE = "default"
+
+
+class RestartPolicy(StrEnum):
+    """When an app's ended process is started again (PodSpec.restartPolicy)."""
+
+    ALWAYS = "Always"
+    ON_FAILURE = "OnFailure"
+    NEVER = "Never"
+
+
+class Trigger(StrEnum):
+    """How work reaches the module; `limpet.dev/trigger`."""
+
+    HTTP = "http"
+    COMMAND = "command"
+
+
+class Exposure(StrEnum):
+    """Service.spec.type."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleSource:
+    """Where a module comes from: `scheme` is `file`, `https` or `oci`.
+
+    `location` is a path for `file` (relative ones are relative to the manifest's folder), the
+    whole URL for `https`, `registry/repository:tag` or `@digest` for `oci`.
+    `digest` (`sha256:<64 hex>`) is set when the manifest pins it.
+    """
+
+    scheme: str
+    location: str
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRef:
+    """A key of a ConfigMap or Secret (`kind`) in the app's namespace."""
+
+    kind: str
+    name: str
+    key: str
+    is_optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvVar:
+    """One variable: a literal `value`, a `ref`, or a `field_path` of the pod, exactly one."""
+
+    name: str
+    value: str | None = None
+    ref: KeyRef | None = None
+    field_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvFrom:
+    """Every key of a ConfigMap or Secret as a variable, names prefixed by `prefix`."""
+
+    kind: str
+    name: str
+    prefix: str = ""
+    is_optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPort:
+    """A port that the app serves; `host_port` also opens it on `host_ip` of the device."""
+
+    container_port: int
+    name: str = ""
+    host_port: int | None = None
+    host_ip: str = "0.0.0.0"  # noqa: S104 - Kubernetes' default for an explicit hostPort
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A volume at a path of the guest.
+
+    `kind` is PersistentVolumeClaim, EmptyDir, ConfigMap or Secret; `source` names the object
+    (the volume itself for EmptyDir). `items` maps keys to file names; empty means all keys.
+    `size_limit_bytes` is EmptyDir's.
+    """
+
+    kind: str
+    source: str
+    path: str
+    is_read_only: bool = False
+    items: Mapping[str, str] = field(default_factory=dict)
+    is_optional: bool = False
+    size_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A readiness, liveness or startup probe. `path` is None for tcpSocket."""
+
+    path: str | None
+    port: int | str
+    headers: tuple[tuple[str, str], ...] = ()
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """Settings of the http trigger, from `limpet.dev/` annotations.
+
+    `path` is the prefix the app answers under (`/` for all), `methods` empty for every method
+    but CONNECT and TRACE. `listen` replaces every other listening address (`host:port`, port 0
+    picks a free one). `queue` is how many requests may wait in each worker.
+    """
+
+    path: str = "/"
+    methods: tuple[str, ...] = ()
+    listen: str | None = None
+    queue: int = 256
+    max_body_bytes: int = 8 << 20
+    max_response_bytes: int = 8 << 20
+    idle_timeout_seconds: float | None = None
+    passes_authorization: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A Deployment, Pod or Job whose one container is a WebAssembly module.
+
+    `cpu_cores` and `memory_bytes` are the container's limits. `deadline_seconds` bounds one
+    request (http) or the whole run (command; None is no bound). `completions` and
+    `backoff_limit` are the Job's. `workers` is processes per replica.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    source: ModuleSource
+    trigger: Trigger
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    container_name: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFrom, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    cpu_cores: float = 0.5
+    memory_bytes: int = 64 << 20
+    replicas: int = 1
+    workers: int = 1
+    restart_policy: RestartPolicy = RestartPolicy.ALWAYS
+    backoff_limit: int = 6
+    grace_seconds: float = 30.0
+    deadline_seconds: float | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    startup: Probe | None = None
+    http: HttpOptions = field(default_factory=HttpOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePort:
+    """`target_port` is a number or a container port's name."""
+
+    port: int
+    target_port: int | str
+    name: str = ""
+    node_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Opens ports on the device for the apps whose pod labels match `selector`."""
+
+    namespace: str
+    name: str
+    selector: Mapping[str, str]
+    ports: tuple[ServicePort, ...]
+    exposure: Exposure = Exposure.CLUSTER_IP
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "Service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigMap:
+    """Plain configuration: values are bytes (`data` as UTF-8, `binaryData` decoded)."""
+
+    namespace: str
+    name: str
+    data: Mapping[str, bytes]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "ConfigMap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Like a ConfigMap, with values that are never shown."""
+
+    namespace: str
+    name: str
+    data: Mapping[str, bytes] = field(repr=False)
+    type: str = "Opaque"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "Secret"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistentVolumeClaim:
+    """A volume that outlives its apps; `size_bytes` is `resources.requests.storage`."""
+
+    namespace: str
+    name: str
+    size_bytes: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "PersistentVolumeClaim"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressPath:
+    """Requests for `host` (empty: any; `*.name`: one label) and `path` go to a Service's port."""
+
+    host: str
+    path: str
+    is_exact: bool
+    service: str
+    port: int | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingress:
+    """Host and path routing to Services (networking.k8s.io/v1)."""
+
+    namespace: str
+    name: str
+    paths: tuple[IngressPath, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "Ingress"
+
+
+Resource: TypeAlias = App | Service | ConfigMap | Secret | PersistentVolumeClaim | Ingress
