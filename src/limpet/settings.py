@@ -1,0 +1,181 @@
+"""What an operator may set: frozen groups, read from a file, then the environment, then flags.
+
+The file is TOML (`/etc/limpet/limpet.toml`, or `--config`), the environment `LIMPET_GROUP_KEY`,
+flags whatever the CLI passes as overrides. Unknown keys are refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limpet.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SettingsError(InvalidInputError):
+    """A settings file, variable or flag that can't be used."""
+
+    reason = "InvalidSettings"
+
+
+def default_data_directory() -> Path:
+    """Where a node keeps everything: `/var/lib/limpet` for root, the XDG data folder for others."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/limpet")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "limpet"
+
+
+def default_socket_path() -> Path:
+    """Where the API listens: `/run/limpet/limpet.sock` for root, the XDG runtime folder for others."""
+    if os.geteuid() == 0:
+        return Path("/run/limpet/limpet.sock")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return (Path(runtime) if runtime else default_data_directory()) / "limpet.sock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """The node itself."""
+
+    data_directory: Path = field(default_factory=default_data_directory)
+    """Everything the node must remember. Default: `/var/lib/limpet`."""
+    socket_path: Path = field(default_factory=default_socket_path)
+    """The local API's Unix socket. Default: `/run/limpet/limpet.sock`."""
+    name: str = ""
+    """The node's name in events and guests' `spec.nodeName`. Default: the host's name."""
+    resync_seconds: float = 10.0
+    """How often desired and observed state are compared when nothing happens."""
+    backoff_seconds: float = 10.0
+    """The first pause before a failed worker starts again; it doubles up to 300 seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """Limits of every HTTP connection to an app."""
+
+    head_bytes: int = 32 << 10
+    """The request line and headers together; more is answered by 431. Default: 32768."""
+    head_timeout_seconds: float = 10.0
+    """How long a client may take to send a request's head."""
+    body_timeout_seconds: float = 60.0
+    """How long a client may take to send a request's body."""
+    keep_alive_seconds: float = 75.0
+    """How long an idle connection stays open."""
+    connections: int = 1024
+    """Open connections per worker; more wait in the kernel's queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """The apps' logs on disk."""
+
+    file_bytes: int = 4 << 20
+    """A log file is rotated at this size. Default: 4 MiB."""
+    files: int = 2
+    """How many files are kept per worker, the current one included."""
+    bytes_per_second: int = 1 << 20
+    """What one app may log on average; a faster one is slowed down. Default: 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressSettings:
+    """The HTTP router in front of the apps; it listens only while an Ingress exists."""
+
+    listen: str = "127.0.0.1:8880"
+    """`address:port` of the router."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every group."""
+
+    node: NodeSettings = field(default_factory=NodeSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    logs: LogSettings = field(default_factory=LogSettings)
+    ingress: IngressSettings = field(default_factory=IngressSettings)
+
+
+_GROUPS: dict[str, type[Any]] = {
+    "node": NodeSettings,
+    "http": HttpSettings,
+    "logs": LogSettings,
+    "ingress": IngressSettings,
+}
+
+
+def load_settings(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Combine defaults, the file, the environment and `overrides` (`{"node.name": ...}`).
+
+    Raises `SettingsError` naming the source and the key.
+    """
+    values: dict[str, dict[str, object]] = {group: {} for group in _GROUPS}
+    for group, key, value in _from_file(file):
+        _set(values, group, key, value, source=str(file))
+    for variable, text in sorted((environment or {}).items()):
+        if variable.startswith("LIMPET_") and variable.count("_") >= 2:
+            group, _, key = variable.removeprefix("LIMPET_").lower().partition("_")
+            _set(values, group, key, text, source=variable)
+    for path, override in (overrides or {}).items():
+        if override is not None:
+            group, _, key = path.partition(".")
+            _set(values, group, key, override, source=f"--{key.replace('_', '-')}")
+    return Settings(**{group: _GROUPS[group](**values[group]) for group in _GROUPS})
+
+
+def _from_file(file: Path | None) -> list[tuple[str, str, object]]:
+    if file is None:
+        return []
+    import tomllib
+
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: can't read the settings: {error}") from error
+    found: list[tuple[str, str, object]] = []
+    for group, table in document.items():
+        if not isinstance(table, dict):
+            raise SettingsError(f"{file}: {group}: expected a [table] of settings")
+        found.extend((group, key, value) for key, value in table.items())
+    return found
+
+
+def _set(
+    values: dict[str, dict[str, object]], group: str, key: str, value: object, *, source: str
+) -> None:
+    known = {
+        f"{name}.{entry.name}": entry.type for name, kind in _GROUPS.items() for entry in fields(kind)
+    }
+    path = f"{group}.{key}"
+    if path not in known:
+        near = difflib.get_close_matches(path, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+        raise SettingsError(f"{source}: unknown setting {path}{hint}")
+    values[group][key] = _convert(value, str(known[path]), where=f"{source}: {path}")
+
+
+def _convert(value: object, kind: str, *, where: str) -> object:
+    try:
+        if kind == "Path" and isinstance(value, str | Path):
+            return Path(value).expanduser().absolute()
+        if kind == "str" and isinstance(value, str):
+            return value
+        if kind in ("int", "float") and isinstance(value, str | int | float):
+            number = int(value) if kind == "int" else float(value)
+            if not isinstance(value, bool) and 0 < number < float("inf"):
+                return number
+    except ValueError:
+        pass
+    wanted = {"Path": "a path", "str": "text", "int": "a whole number", "float": "a number"}[kind]
+    suffix = " above zero" if kind in ("int", "float") else ""
+    raise SettingsError(f"{where}: expected {wanted}{suffix}, got {value!r}")
