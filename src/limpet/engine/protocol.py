@@ -11,10 +11,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from limpet.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from limpet.wasi.streams import InputStream, OutputStream
+
+
+class ModuleError(InvalidInputError):
+    """This module can't run here; the message names what is in the way and the next step."""
 
 
 class OutcomeKind(StrEnum):
@@ -120,5 +126,9 @@ class Engine(Protocol):
         ...
 
     def load(self, artifact: int, *, limits: Limits) -> Program:
-        """Map the artifact behind this descriptor. It must be one that this node compiled."""
+        """Map the artifact behind this descriptor. It must be one that this node compiled.
+
+        Raises `ModuleError` when the module needs more from the start than `limits` allow, and
+        when the artifact is not one of this engine with these settings.
+        """
         ...

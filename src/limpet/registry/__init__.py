@@ -1,0 +1,1 @@
+"""Where modules come from when a manifest names no file: one function per scheme, in `fetch`."""

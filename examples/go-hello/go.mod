@@ -1,0 +1,3 @@
+module limpet.dev/examples/go-hello
+
+go 1.24

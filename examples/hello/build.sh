@@ -1,0 +1,5 @@
+#!/bin/sh
+# Build hello.wasm beside this script, or in the folder given. PYTHON names a python with ziglang.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+exec "$here/../cc.sh" "${1:-$here}/hello.wasm" "$here/hello.c"

@@ -1,0 +1,5 @@
+#!/bin/sh
+# Build report.wasm beside this script, or in the folder given. PYTHON names a python with ziglang.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+exec "$here/../cc.sh" "${1:-$here}/report.wasm" "$here/report.c" "$here/../sensor/store.c"

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Build sensor.wasm beside this script, or in the folder given. PYTHON names a python with ziglang.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+exec "$here/../cc.sh" "${1:-$here}/sensor.wasm" \
+    "$here/sensor.c" "$here/parse.c" "$here/store.c"

@@ -1,0 +1,325 @@
+"""What each call of the local API does (docs/api.md): parse, ask the agent, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
+
+from limpet.errors import InvalidInputError, LimpetError, NotFoundError
+from limpet.http1.message import Response
+from limpet.node.status import UsageMeter, describe_app, describe_node, format_time
+from limpet.plan import AppKey
+from limpet.store.modules import MAX_MODULE_BYTES, StagedModule
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+
+    from limpet.http1.connection import BodySink
+    from limpet.http1.message import Request
+    from limpet.node.agent import Agent
+    from limpet.node.apps import AppRuntime
+    from limpet.store.database import Event, StoredObject
+    from limpet.store.logs import Record
+
+_STATS_PATIENCE_SECONDS = 0.02
+_MODULES = b"/v1/modules/"
+_FOLLOW_QUEUE = 10_000
+
+
+@dataclass(slots=True)
+class LogStreamResponse:
+    """A body that comes piece by piece."""
+
+    content_type: bytes
+    chunks: AsyncGenerator[bytes, None]
+
+
+class Upload:
+    """A module on its way into the store."""
+
+    max_bytes = MAX_MODULE_BYTES
+
+    def __init__(self, staged: StagedModule) -> None:
+        self._staged: StagedModule | None = staged
+
+    def write(self, data: bytes) -> None:
+        """Take the next piece."""
+        if self._staged is not None:
+            self._staged.write(data)
+
+    def finish(self, digest: str) -> None:
+        """Publish."""
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            staged.finish(digest)
+
+    def abandon(self) -> None:
+        """Forget."""
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            staged.abandon()
+
+
+class Routes:
+    """The calls."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._meter = UsageMeter()
+
+    def upload_sink(self, method: bytes, target: bytes) -> BodySink | None:
+        """Return where a request's body goes when it is a module."""
+        if method == b"PUT" and target.startswith(_MODULES):
+            return Upload(self._agent.store.create_module())
+        return None
+
+    def abandon(self, sink: BodySink | None) -> None:
+        """Forget an upload whose caller went away."""
+        if isinstance(sink, Upload):
+            sink.abandon()
+
+    async def answer(self, request: Request, sink: BodySink | None) -> Response | LogStreamResponse:
+        """Answer one request, errors included."""
+        try:
+            return await self._dispatch(request, sink)
+        except LimpetError as error:
+            return error_response(error)
+        finally:
+            self.abandon(sink)
+
+    async def _dispatch(
+        self, request: Request, sink: BodySink | None
+    ) -> Response | LogStreamResponse:
+        parts = [unquote(part) for part in request.path.decode("utf-8", "replace").split("/")[1:]]
+        query = dict(parse_qsl(request.query.decode("utf-8", "replace")))
+        method = request.method.decode("latin-1")
+        match (method, *parts):
+            case ("GET", "v1", "node"):
+                return _json(describe_node(self._agent))
+            case ("HEAD", "v1", "modules", digest):
+                return Response(200 if self._agent.store.has_module(digest) else 404)
+            case ("PUT", "v1", "modules", digest):
+                assert isinstance(sink, Upload), "upload_sink saw the same target"
+                sink.finish(digest)
+                return _json({"digest": digest}, status=201)
+            case ("POST", "v1", "apply"):
+                return self._apply(request.body)
+            case ("GET", "v1", "objects"):
+                return self._objects(query)
+            case ("DELETE", "v1", "objects", kind, namespace, name):
+                self._agent.delete((kind, namespace, name))
+                return _json({"deleted": True})
+            case ("GET", "v1", "apps"):
+                return await self._apps(query)
+            case ("GET", "v1", "apps", namespace, name):
+                return _json((await self._describe([self._find(namespace, name)]))[0])
+            case ("GET", "v1", "apps", namespace, name, "logs"):
+                return self._logs(self._find(namespace, name), query)
+            case ("GET", "v1", "events"):
+                return self._events(query)
+        raise NotFoundError(f"the API has no {method} {request.path.decode('utf-8', 'replace')}")
+
+    def _apply(self, body: bytes) -> Response:
+        document = _parse_json(body)
+        entries = document.get("objects")
+        if not isinstance(entries, list) or not entries:
+            raise InvalidInputError("`objects` must be a list with at least one entry")
+        requested: list[tuple[dict[str, object], str | None]] = []
+        for entry in entries:
+            manifest = entry.get("object") if isinstance(entry, dict) else None
+            digest = entry.get("digest") if isinstance(entry, dict) else None
+            if not isinstance(manifest, dict) or not isinstance(digest, str | None):
+                raise InvalidInputError("each entry of `objects` has an `object` and maybe a `digest`")
+            requested.append((manifest, digest))
+        results = self._agent.apply(requested, dry_run=document.get("dry_run") is True)
+        return _json({"results": results})
+
+    def _objects(self, query: Mapping[str, str]) -> Response:
+        items = [
+            _object(stored)
+            for stored in self._agent.objects.values()
+            if query.get("kind") in (None, stored.kind)
+            and query.get("namespace") in (None, stored.namespace)
+            and query.get("name") in (None, stored.name)
+        ]
+        return _json({"items": items})
+
+    async def _apps(self, query: Mapping[str, str]) -> Response:
+        runtimes = [
+            runtime
+            for key, runtime in sorted(self._agent.apps.items())
+            if query.get("namespace") in (None, key.namespace)
+        ]
+        return _json({"items": await self._describe(runtimes)})
+
+    async def _describe(self, runtimes: list[AppRuntime]) -> list[dict[str, object]]:
+        for runtime in runtimes:
+            runtime.request_stats()
+        if any(runtime.workers for runtime in runtimes):
+            await asyncio.sleep(_STATS_PATIENCE_SECONDS)  # a busy worker's figures may be older
+        return [
+            describe_app(runtime, engine=self._agent.zygote.engine_name, meter=self._meter)
+            for runtime in runtimes
+        ]
+
+    def _find(self, namespace: str, name: str) -> AppRuntime:
+        runtime = self._agent.apps.get(AppKey(namespace, name))
+        if runtime is None:
+            raise NotFoundError(f"app {namespace}/{name} does not exist; see `limpet get apps -A`")
+        return runtime
+
+    def _events(self, query: Mapping[str, str]) -> Response:
+        events = self._agent.events.select(
+            namespace=query.get("namespace"),
+            name=query.get("name"),
+            limit=_number(query, "limit", 100),
+        )
+        return _json({"items": [_event(event) for event in events]})
+
+    def _logs(self, runtime: AppRuntime, query: Mapping[str, str]) -> LogStreamResponse:
+        tail = _number(query, "tail", None)
+        since = query.get("since")
+        since_time = None if since is None else time.time() - _seconds(since)
+        as_json = query.get("format") == "json"
+        with_time = query.get("timestamps") == "true"
+
+        def encode(record: Record) -> bytes:
+            return _encode_record(record, as_json=as_json, with_time=with_time)
+
+        follow = query.get("follow") == "true"
+        previous = query.get("previous") == "true"
+        return LogStreamResponse(
+            b"application/x-ndjson" if as_json else b"text/plain; charset=utf-8",
+            _log_chunks(runtime, encode, tail=tail, since=since_time, previous=previous, follow=follow),
+        )
+
+
+async def _log_chunks(
+    runtime: AppRuntime,
+    encode: Callable[[Record], bytes],
+    *,
+    tail: int | None,
+    since: float | None,
+    previous: bool,
+    follow: bool,
+) -> AsyncGenerator[bytes, None]:
+    queue: asyncio.Queue[Record] = asyncio.Queue(_FOLLOW_QUEUE)
+
+    def offer(record: Record) -> None:
+        if not queue.full():  # a reader that can't keep up misses lines, the app waits for nobody
+            queue.put_nowait(record)
+
+    stop_following = runtime.log.follow(offer) if follow else None
+    try:
+        batch: list[bytes] = []
+        for record in runtime.log.read(tail=tail, since=since, previous=previous):
+            batch.append(encode(record))
+            if len(batch) >= 500:
+                yield b"".join(batch)
+                batch.clear()
+        if batch:
+            yield b"".join(batch)
+        while follow:
+            batch = [encode(await queue.get())]
+            while not queue.empty() and len(batch) < 500:
+                batch.append(encode(queue.get_nowait()))
+            yield b"".join(batch)
+    finally:
+        if stop_following is not None:
+            stop_following()
+
+
+def _encode_record(record: Record, *, as_json: bool, with_time: bool) -> bytes:
+    when = format_time(record.time, timespec="microseconds")
+    if as_json:
+        document = {
+            "time": when,
+            "stream": record.stream,
+            "worker": record.worker,
+            "line": record.line,
+        }
+        return json.dumps(document).encode() + b"\n"
+    return (f"{when} {record.line}\n" if with_time else f"{record.line}\n").encode()
+
+
+def error_response(error: LimpetError) -> Response:
+    """Turn an error into the API's one error shape."""
+    document: dict[str, object] = {"reason": error.reason, "message": str(error)}
+    problems = getattr(error, "problems", None)
+    if problems is not None:
+        document["problems"] = [
+            {"where": problem.where, "path": problem.path, "why": problem.why}
+            for problem in problems
+        ]
+    headers = [(b"Retry-After", b"1")] if error.is_retryable else []
+    return _json({"error": document}, status=error.http_status, headers=headers)
+
+
+def _json(
+    document: object, *, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
+) -> Response:
+    body = json.dumps(document).encode() + b"\n"
+    return Response(status, [(b"Content-Type", b"application/json"), *(headers or [])], body)
+
+
+def _parse_json(body: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInputError("the body must be a JSON object")
+    return document
+
+
+def _number(query: Mapping[str, str], name: str, default: int | None) -> int:
+    text = query.get(name)
+    if text is None:
+        return default  # type: ignore[return-value]  # None stays None where it is the default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidInputError(f"{name}={text!r:.40}: expected a whole number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e10:
+        raise InvalidInputError(f"since={text!r:.40}: expected a number of seconds")
+    return seconds
+
+
+def _object(stored: StoredObject) -> dict[str, object]:
+    document = json.loads(stored.body)
+    if stored.kind == "Secret":
+        for part in ("data", "stringData"):
+            values = document.get(part)
+            if isinstance(values, dict):
+                document[part] = {key: f"<{len(value)} characters>" for key, value in values.items()}
+    return {
+        "kind": stored.kind,
+        "namespace": stored.namespace,
+        "name": stored.name,
+        "created_at": format_time(stored.created_at),
+        "generation": stored.generation,
+        "object": document,
+    }
+
+
+def _event(event: Event) -> dict[str, object]:
+    return {
+        "time": format_time(event.time),
+        "type": event.type,
+        "reason": event.reason,
+        "kind": event.kind,
+        "namespace": event.namespace,
+        "name": event.name,
+        "message": event.message,
+        "count": event.count,
+    }

@@ -1,0 +1,93 @@
+"""Lets a guest call the WASI functions that are written in Python.
+
+Wasmtime calls back with the address of an array of 16-byte slots that holds the arguments and takes
+the result (`wasmtime_func_unchecked_callback_t`, wasmtime/func.h). Nothing raised by a host function
+may pass through C: every exception becomes an error number for the guest, or a trap that ends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from limpet.engine.wasmtime import binding
+from limpet.wasi import abi
+from limpet.wasi.endings import GuestEnd
+from limpet.wasi.errnos import WasiError, errno_from_os
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.wasi.run import WasiRun
+
+_SLOTS = {"i": "I12x", "j": "Q8x", "s": "q8x"}
+_VALUE_KINDS = {"i": 0, "j": 1, "s": 1}  # WASM_I32, WASM_I64 of wasm.h
+_TRAP_TEXT = b"ended by the host"
+
+
+class Guest:
+    """What the callbacks of a program share: the run in progress and why it is to end.
+
+    `caller` is the `wasmtime_caller_t` of the latest host call, valid until that call returns.
+    """
+
+    __slots__ = ("caller", "ending", "run")
+
+    def __init__(self) -> None:
+        self.run: WasiRun | None = None
+        self.caller = 0
+        self.ending: BaseException | None = None
+
+
+def make_callback(name: str, function: Callable[..., int], guest: Guest) -> Any:
+    """A C function pointer that calls `function` for the guest. Keep it alive while it is used."""
+    parameters = abi.PARAMETERS[name]
+    unpack = Struct("<" + "".join(_SLOTS[code] for code in parameters)).unpack_from
+    at_address = (ctypes.c_uint64 * (2 * max(len(parameters), 1))).from_address
+
+    def call(_environment: int, caller: int, address: int, _count: int) -> int:
+        try:
+            guest.caller = caller
+            slots = at_address(address)
+            slots[0] = function(guest.run, *unpack(slots))
+        except BaseException as error:  # noqa: BLE001 - nothing may pass through C
+            return _translate(error, guest, address)
+        return 0
+
+    return binding.HOST_FUNCTION(call)
+
+
+def _translate(error: BaseException, guest: Guest, address: int) -> int:
+    """What was raised, for the guest: an error number in the result's slot, or a trap."""
+    if isinstance(error, WasiError):
+        number = error.number
+    elif isinstance(error, OSError):
+        number = errno_from_os(error)
+    else:
+        # Kept without its traceback, whose frames would keep views of the guest's memory.
+        guest.ending = error.with_traceback(None)
+        trap: int = binding.trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
+        return trap
+    ctypes.c_uint64.from_address(address).value = number
+    return 0
+
+
+def is_ordinary(ending: BaseException) -> bool:
+    """Whether a run ended on purpose, rather than by a fault in a host function."""
+    return isinstance(ending, GuestEnd)
+
+
+def new_function_type(name: str) -> int:
+    """The `wasm_functype_t` of a WASI function; the caller frees it."""
+    parameters = _value_types([_VALUE_KINDS[code] for code in abi.PARAMETERS[name]])
+    results = _value_types([] if name in abi.NO_RESULT else [_VALUE_KINDS["i"]])
+    function_type: int = binding.functype_new(ctypes.byref(parameters), ctypes.byref(results))
+    return function_type
+
+
+def _value_types(kinds: list[int]) -> binding.PointerVec:
+    items = (ctypes.c_void_p * len(kinds))(*[binding.valtype_new(kind) for kind in kinds])
+    vector = binding.PointerVec()
+    binding.valtype_vec_new(ctypes.byref(vector), len(kinds), items)
+    return vector

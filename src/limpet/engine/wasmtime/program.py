@@ -1,0 +1,237 @@
+"""A loaded module, run once per invocation in a fresh instance."""
+
+from __future__ import annotations
+
+import ctypes
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from limpet.engine.protocol import Invocation, Limits, Outcome, OutcomeKind
+from limpet.engine.wasmtime import binding, traps
+from limpet.engine.wasmtime.hostcalls import Guest, make_callback, new_function_type
+from limpet.wasi import abi
+from limpet.wasi.control import Control
+from limpet.wasi.endings import GuestDeadline, GuestExit, GuestInterrupted, GuestTrap
+from limpet.wasi.memory import GuestMemory
+from limpet.wasi.preview1 import FUNCTIONS
+from limpet.wasi.run import WasiRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from limpet.engine.wasmtime.deadline import EpochAlarm
+
+_PAGE_BYTES = 65536
+_NS = 1_000_000_000
+_MODULE = abi.MODULE.encode()
+_ENTRY, _MEMORY = b"_start", b"memory"
+# One epoch beyond the current one: the next increment makes the guest call back.
+_NEXT_EPOCH = 1
+
+
+class WasmtimeProgram:
+    """Implements `limpet.engine.protocol.Program`. Owns the linked module until it is deleted."""
+
+    def __init__(
+        self,
+        engine: int,
+        module: int,
+        *,
+        imports: Iterable[str],
+        limits: Limits,
+        alarm: EpochAlarm,
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._alarm = alarm
+        self._control = Control()
+        self._guest = Guest()
+        # Out-parameters of C, allocated once; their addresses are what the calls take.
+        self._instance = binding.Instance()
+        self._instance_at = ctypes.addressof(self._instance)
+        self._trap = ctypes.c_void_p()
+        self._trap_at = ctypes.addressof(self._trap)
+        self._entry = binding.Extern()
+        self._entry_at = ctypes.addressof(self._entry)
+        self._memory = binding.Extern()
+        self._memory_at = ctypes.addressof(self._memory)
+        self._memory_of = self._memory_at + binding.EXTERN_OF_OFFSET
+        self._slots = (ctypes.c_uint64 * 2)()
+        self._slots_at = ctypes.addressof(self._slots)
+        self._context = 0
+        self._has_memory = False
+        self._callbacks = {
+            name: make_callback(name, FUNCTIONS[name], self._guest) for name in set(imports)
+        }
+        self._epoch_callback = binding.EPOCH_CALLBACK(self._on_epoch)
+        self._epoch_callback_at = ctypes.cast(self._epoch_callback, ctypes.c_void_p).value
+        self._linked = 0
+        self._linked = self._link(module)
+
+    def _link(self, module: int) -> int:
+        linker = binding.linker_new(self._engine)
+        try:
+            for name, callback in self._callbacks.items():
+                function_type = new_function_type(name)
+                encoded = name.encode()
+                error = binding.linker_define_func_unchecked(
+                    linker,
+                    _MODULE,
+                    len(_MODULE),
+                    encoded,
+                    len(encoded),
+                    function_type,
+                    callback,
+                    None,
+                    None,
+                )
+                binding.functype_delete(function_type)
+                if error:
+                    raise RuntimeError(binding.take_error(error))
+            linked = ctypes.c_void_p()
+            error = binding.linker_instantiate_pre(linker, module, ctypes.byref(linked))
+            if error:
+                raise RuntimeError(binding.take_error(error))
+            return linked.value or 0
+        finally:
+            binding.linker_delete(linker)
+
+    def run(self, invocation: Invocation) -> Outcome:
+        """Run `_start` once. See the protocol."""
+        guest = self._guest
+        if guest.run is not None:
+            raise RuntimeError("this program is running already: one program serves one thread")
+        limits = self._limits
+        store = binding.store_new(self._engine, None, None)
+        memory = GuestMemory(self._view_memory)
+        self._has_memory = False
+        self._context = context = binding.store_context(store)
+        binding.store_limiter(store, limits.memory_bytes, limits.table_elements, -1, -1, -1)
+        binding.store_epoch_deadline_callback(store, self._epoch_callback_at, None, None)
+        binding.context_set_epoch_deadline(context, _NEXT_EPOCH)
+        # Read after the epoch deadline is set: an alarm from here on is seen by this store.
+        now_ns = monotonic_ns()
+        deadline_ns = 0
+        if invocation.deadline_seconds is not None:
+            deadline_ns = now_ns + int(invocation.deadline_seconds * _NS)
+            self._alarm.ensure(deadline_ns, now_ns)
+        control = self._control
+        control.begin(deadline_ns)
+        guest.run = run = WasiRun(invocation, memory=memory, control=control, origin_ns=now_ns)
+        try:
+            error = self._call(context)
+            if not error and not self._trap.value:
+                return Outcome(OutcomeKind.EXIT, memory_bytes=self._memory_bytes())
+            return self._explain(error)
+        finally:
+            control.end()
+            guest.run = None
+            guest.ending = None
+            memory.release()
+            binding.store_delete(store)
+            run.close()
+
+    def _call(self, context: int) -> int:
+        """Instantiate and call the entry point; the error, if any. The trap is in `_trap`."""
+        instance_at = self._instance_at
+        error: int = binding.instance_pre_instantiate(
+            self._linked, context, instance_at, self._trap_at
+        )
+        if error or self._trap.value:
+            return error
+        binding.instance_export_get(context, instance_at, _ENTRY, len(_ENTRY), self._entry_at)
+        entry_of = self._entry_at + binding.EXTERN_OF_OFFSET
+        error = binding.func_call_unchecked(context, entry_of, self._slots_at, 0, self._trap_at)
+        if not self._has_memory:
+            self._has_memory = binding.instance_export_get(
+                context, instance_at, _MEMORY, len(_MEMORY), self._memory_at
+            )
+        return error
+
+    def interrupt(self) -> None:
+        if self._control.interrupt():
+            binding.engine_increment_epoch(self._engine)
+
+    def _view_memory(self) -> memoryview:
+        """The guest's memory as it is now, for the host call in progress."""
+        if not self._has_memory:
+            found = binding.caller_export_get(
+                self._guest.caller, _MEMORY, len(_MEMORY), self._memory_at
+            )
+            if not found or self._memory.kind != binding.EXTERN_MEMORY:
+                raise GuestTrap("the module exports no memory")
+            self._has_memory = True
+        address = binding.memory_data(self._context, self._memory_of)
+        return binding.view_memory(address, self._memory_bytes())
+
+    def _memory_bytes(self) -> int:
+        if not self._has_memory:
+            return 0
+        size: int = binding.memory_data_size(self._context, self._memory_of)
+        return size
+
+    def _on_epoch(self, _context: int, _data: int, delta_at: int, _kind_at: int) -> int:
+        """The epoch moved while guest code ran: end it, or let it go on."""
+        try:
+            self._control.check()
+            deadline_ns = self._control.deadline_ns
+            if deadline_ns:
+                self._alarm.ensure(deadline_ns, monotonic_ns())
+            ctypes.c_uint64.from_address(delta_at).value = _NEXT_EPOCH
+        except BaseException as ending:  # noqa: BLE001 - nothing may pass through C
+            self._guest.ending = ending.with_traceback(None)
+            error: int = binding.error_new(b"ended by the host")
+            return error
+        return 0
+
+    def _explain(self, error: int | None) -> Outcome:
+        """The outcome of a run that did not return; frees what C gave."""
+        code, text = -1, ""
+        trap = self._trap.value
+        if trap:
+            self._trap.value = None
+            code, text = traps.take_trap(trap)
+        if error:
+            text = binding.take_error(error)
+        memory_bytes = self._memory_bytes()
+        ending = self._guest.ending
+        if isinstance(ending, GuestExit):
+            return Outcome(OutcomeKind.EXIT, ending.code, memory_bytes=memory_bytes)
+        if isinstance(ending, GuestDeadline):
+            return Outcome(
+                OutcomeKind.DEADLINE, message="deadline exceeded", memory_bytes=memory_bytes
+            )
+        if isinstance(ending, GuestInterrupted):
+            return Outcome(
+                OutcomeKind.INTERRUPTED, message="interrupted", memory_bytes=memory_bytes
+            )
+        if isinstance(ending, GuestTrap):
+            return Outcome(OutcomeKind.TRAP, message=ending.message, memory_bytes=memory_bytes)
+        if isinstance(ending, Exception):
+            text = f"a host function failed: {type(ending).__name__}: {ending}"
+            return Outcome(OutcomeKind.TRAP, message=text, memory_bytes=memory_bytes)
+        if ending is not None:  # KeyboardInterrupt, SystemExit: meant for the host
+            raise ending
+        return self._explain_trap(code, text, memory_bytes)
+
+    def _explain_trap(self, code: int, text: str, memory_bytes: int) -> Outcome:
+        """Tell running out of memory from other traps, as far as that can be told.
+
+        Whether a growth was refused is not visible from outside. A guest that aborts with its
+        memory within a page of the limit has run out of it; one that aborts with more than half of
+        the limit in use may have asked for the double, so its message says so.
+        """
+        limit = self._limits.memory_bytes
+        text = " ".join(text.split())
+        if code == traps.UNREACHABLE and memory_bytes + _PAGE_BYTES > limit:
+            text = f"memory limit of {limit} bytes reached: {text}"
+            return Outcome(OutcomeKind.OUT_OF_MEMORY, message=text, memory_bytes=memory_bytes)
+        if code == traps.UNREACHABLE and 2 * memory_bytes > limit:
+            text += f" (memory at {memory_bytes} of {limit} bytes: perhaps a growth was refused)"
+        return Outcome(OutcomeKind.TRAP, message=text, memory_bytes=memory_bytes)
+
+    def __del__(self) -> None:
+        # At interpreter exit the binding may be gone already; the process goes with it.
+        if getattr(self, "_linked", 0) and binding is not None:
+            binding.instance_pre_delete(self._linked)
+            self._control.close()

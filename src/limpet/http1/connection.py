@@ -1,0 +1,289 @@
+"""The server's side of one HTTP/1.1 connection, without I/O.
+
+Feed it bytes; it calls `on_request` with each complete request, in order, and collects what must be
+written in `output`. The owner answers each request with `respond`, in the same order. A request that
+breaks a rule or a limit is answered here and the connection marked `is_closing`: nothing after it can
+be trusted, so nothing after it is parsed (RFC 9112, 9.3 and 11.2). An owner that wants to end a
+connection politely sets `closes_after_response`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import httptools
+
+from limpet.http1.message import Header, Request, Response, encode_response, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SUPPORTED_MINORS = {"1.0": 0, "1.1": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What one request may cost: bytes of request line and headers, bytes of body."""
+
+    head_bytes: int = 32 << 10
+    body_bytes: int = 8 << 20
+
+
+class BodySink(Protocol):
+    """Takes a large body piece by piece instead of memory."""
+
+    max_bytes: int
+
+    def write(self, data: bytes) -> None:
+        """Take the next piece."""
+
+
+class _Refused(Exception):  # noqa: N818 - control flow through the parser's callbacks
+    """Ends parsing from inside a parser callback."""
+
+
+class HttpConnection:
+    """One connection; `output` is what the owner still has to write."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_expects_continue",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_choose_sink",
+        "_keeps_alive",
+        "_limits",
+        "_minor",
+        "_on_request",
+        "_parser",
+        "_refusal",
+        "_sink",
+        "_target",
+        "_unanswered",
+        "closes_after_response",
+        "is_closing",
+        "output",
+    )
+
+    def __init__(
+        self,
+        on_request: Callable[[Request], None],
+        limits: ConnectionLimits,
+        choose_sink: Callable[[bytes, bytes], BodySink | None] | None = None,
+    ) -> None:
+        self._on_request = on_request
+        self._choose_sink = choose_sink
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._unanswered: list[tuple[bool, bool, int]] = []
+        self._refusal: Response | None = None
+        self._reset()
+        self.output: list[bytes] = []
+        self.is_closing = False
+        self.closes_after_response = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being received or answered."""
+        return not self._unanswered and self._head_bytes == 0 and not self._in_body
+
+    @property
+    def is_receiving_body(self) -> bool:
+        """Whether a request's head is complete and its body is not."""
+        return self._in_body
+
+    @property
+    def _in_body(self) -> bool:
+        return not self._in_head
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests have been handed out and not been answered."""
+        return len(self._unanswered)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the client. After `is_closing` they are ignored."""
+        if self.is_closing or self._refusal is not None:
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request was complete and handed out. What follows is another protocol's: a server
+            # may ignore Upgrade (RFC 9110, 7.8), and then only closing tells the two sides apart.
+            self._stop_after_last_request()
+        except httptools.HttpParserError:
+            if self._refusal is None:
+                self._refuse(400, "the request is not valid HTTP/1.1")
+        if self._in_head and self._head_bytes > self._limits.head_bytes and self._refusal is None:
+            self._refuse(431, f"the request's head is over {self._limits.head_bytes} bytes")
+        self._flush_refusal()
+
+    def respond(self, response: Response) -> None:
+        """Answer the oldest unanswered request."""
+        is_head, keeps_alive, minor = self._unanswered.pop(0)
+        keeps_alive = keeps_alive and not self.closes_after_response
+        self.output.append(
+            encode_response(response, is_head=is_head, keeps_alive=keeps_alive, minor_version=minor)
+        )
+        self._after_response(keeps_alive=keeps_alive)
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer what is being received with an error and close (a timeout, a drain)."""
+        if self._refusal is None and not self.is_closing:
+            self._refuse(status, message)
+            self._flush_refusal()
+
+    def _after_response(self, *, keeps_alive: bool) -> None:
+        if not keeps_alive:
+            self._unanswered.clear()
+            self.is_closing = True
+        elif self._expects_continue and not self._unanswered and self._in_body:
+            self._expects_continue = False
+            self.output.append(_CONTINUE)
+        self._flush_refusal()
+
+    def _flush_refusal(self) -> None:
+        if self._refusal is not None and not self._unanswered and not self.is_closing:
+            self.output.append(
+                encode_response(self._refusal, is_head=False, keeps_alive=False, minor_version=1)
+            )
+            self.is_closing = True
+
+    def _refuse(self, status: int, message: str, *headers: Header) -> None:
+        self._refusal = plain(status, message, *headers)
+
+    def _stop_after_last_request(self) -> None:
+        if self._unanswered:
+            is_head, _, minor = self._unanswered[-1]
+            self._unanswered[-1] = (is_head, False, minor)
+        else:
+            self.is_closing = True
+
+    def _reset(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        self._target = b""
+        self._headers: list[Header] = []
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._sink: BodySink | None = None
+        self._expects_continue = False
+        self._keeps_alive = True
+        self._minor = 1
+
+    # The parser's callbacks, in the order it calls them.
+
+    def on_url(self, target: bytes) -> None:
+        """Collect the request target, which may come in pieces."""
+        self._target += target
+        if len(self._target) > self._limits.head_bytes:
+            self._refuse(414, f"the request target is over {self._limits.head_bytes} bytes")
+            raise _Refused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect one header or trailer field."""
+        if self._in_head:
+            self._headers.append((name, value))
+        # A trailer may not change what the head said: it is dropped (RFC 9110, 6.5.1).
+
+    def on_headers_complete(self) -> None:
+        """Check what the parser leaves to the server."""
+        minor = _SUPPORTED_MINORS.get(self._parser.get_http_version())
+        if minor is None:
+            self._refuse(505, "only HTTP/1.0 and HTTP/1.1 are served here")
+            raise _Refused
+        self._minor = minor
+        self._keeps_alive = self._parser.should_keep_alive()
+        if self._choose_sink is not None:
+            self._sink = self._choose_sink(self._parser.get_method(), self._target)
+        self._check_headers()
+        self._in_head = False
+        self._head_bytes = 0
+
+    def _check_headers(self) -> None:
+        hosts = 0
+        size = len(self._target)
+        length = 0
+        has_coding = False
+        for name, value in self._headers:
+            size += len(name) + len(value) + 4
+            kind = len(name)
+            # By length first: this loop runs for every header of every request.
+            if kind == 4 and name.lower() == b"host":
+                hosts += 1
+            elif kind == 6 and name.lower() == b"expect":
+                if value.lower() != b"100-continue":
+                    self._refuse(417, "only `Expect: 100-continue` can be met")
+                    raise _Refused
+                self._expects_continue = self._minor == 1
+            elif kind == 14 and name.lower() == b"content-length":
+                length = int(value)
+            elif kind == 17 and name.lower() == b"transfer-encoding":
+                if has_coding or value.lower() != b"chunked":
+                    self._refuse(501, "the only transfer coding is `chunked`")
+                    raise _Refused
+                has_coding = True
+        if size > self._limits.head_bytes:
+            self._refuse(431, f"the request's head is over {self._limits.head_bytes} bytes")
+        elif hosts > 1 or (hosts == 0 and self._minor == 1):
+            self._refuse(400, "an HTTP/1.1 request has exactly one Host header")
+        elif has_coding and self._minor == 0:
+            self._refuse(400, "HTTP/1.0 has no transfer codings")
+        elif length > self._max_body_bytes:
+            self._refuse(413, f"the body is over {self._max_body_bytes} bytes")
+        if self._refusal is not None:
+            raise _Refused
+        if self._expects_continue and (length or has_coding) and not self._unanswered:
+            self._expects_continue = False
+            self.output.append(_CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        """Collect the body and bound it, however it is framed."""
+        self._body_bytes += len(data)
+        if self._body_bytes > self._max_body_bytes:
+            self._refuse(413, f"the body is over {self._max_body_bytes} bytes")
+            raise _Refused
+        if self._sink is not None:
+            self._sink.write(data)
+        else:
+            self._body.append(data)
+
+    @property
+    def _max_body_bytes(self) -> int:
+        return self._sink.max_bytes if self._sink is not None else self._limits.body_bytes
+
+    def on_message_complete(self) -> None:
+        """Hand the request out and make ready for the next one."""
+        target = self._target
+        method = self._parser.get_method()
+        path, _, query = _origin_form(target).partition(b"?")
+        body = self._body
+        request = Request(
+            method,
+            target,
+            path,
+            query,
+            self._headers,
+            body[0] if len(body) == 1 else b"".join(body),
+            self._minor,
+            self._keeps_alive,
+        )
+        self._unanswered.append((method == b"HEAD", self._keeps_alive, self._minor))
+        self._reset()
+        self._on_request(request)
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Reduce absolute form (`http://host/path`) to origin form; drop a stray fragment."""
+    if not target.startswith(b"/"):
+        _, separator, rest = target.partition(b"://")
+        if separator:
+            slash = rest.find(b"/")
+            target = rest[slash:] if slash >= 0 else b"/"
+    return target.partition(b"#")[0] if b"#" in target else target

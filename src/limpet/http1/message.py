@@ -1,0 +1,119 @@
+"""Requests, responses and how a response looks on the wire (RFC 9110, RFC 9112)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Header = tuple[bytes, bytes]
+
+_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+_BODILESS = frozenset({204, 304})
+_date_second = 0
+_date_line = b""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request with its whole body. Header names keep the client's case, in wire order."""
+
+    method: bytes
+    target: bytes
+    path: bytes
+    query: bytes
+    headers: list[Header]
+    body: bytes
+    minor_version: int
+    keeps_alive: bool
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of a header, its name given in lower case."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer; framing headers (Content-Length, Connection, Date) are added on the wire."""
+
+    status: int
+    headers: Iterable[Header] = ()
+    body: bytes = b""
+
+
+def plain(status: int, text: str, *headers: Header) -> Response:
+    """Build one of the platform's own answers: a line of text that is never cached."""
+    return Response(
+        status,
+        [
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Cache-Control", b"no-store"),
+            *headers,
+        ],
+        text.encode("utf-8", "replace") + b"\n",
+    )
+
+
+def encode_head(
+    status: int, headers: Iterable[Header], *, length: int | None, keeps_alive: bool, minor_version: int
+) -> bytes:
+    """Encode the status line and headers; `length` None means a chunked body (HTTP/1.1 only)."""
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"")), _date()]
+    for name, value in headers:
+        lines.append(b"%s: %s\r\n" % (name, value))
+    if status >= 200 and status not in _BODILESS:
+        if length is None:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        else:
+            lines.append(b"Content-Length: %d\r\n" % length)
+    if not keeps_alive:
+        lines.append(b"Connection: close\r\n")
+    elif minor_version == 0:
+        lines.append(b"Connection: keep-alive\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def encode_response(
+    response: Response, *, is_head: bool, keeps_alive: bool, minor_version: int
+) -> bytes:
+    """Encode a whole response; for HEAD the body is left out and its length kept."""
+    body = response.body
+    head = encode_head(
+        response.status,
+        response.headers,
+        length=len(body),
+        keeps_alive=keeps_alive,
+        minor_version=minor_version,
+    )
+    if is_head or response.status in _BODILESS or not body:
+        return head
+    return head + body
+
+
+def _date() -> bytes:
+    """Return the Date header's line, made once a second (RFC 9110, 6.6.1)."""
+    global _date_second, _date_line  # noqa: PLW0603 - a cache of one line
+    now = int(time.time())
+    if now != _date_second:
+        _date_second = now
+        days = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
+        months = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+        t = time.gmtime(now)
+        _date_line = b"Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n" % (
+            days[t.tm_wday],
+            t.tm_mday,
+            months[t.tm_mon - 1],
+            t.tm_year,
+            t.tm_hour,
+            t.tm_min,
+            t.tm_sec,
+        )
+    return _date_line

@@ -1,0 +1,551 @@
+"""The agent: one asyncio process that makes what runs equal what was asked for.
+
+Every change (an apply, a worker's end, a client at the door, a timer) leads to one place,
+`_reconcile`, which looks at one app, lets `limpet.node.state` decide, and carries the actions out.
+Nothing waits in it: fetching and compiling are tasks that end in another reconcile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from limpet.errors import ConflictError, InvalidInputError, LimpetError, NotFoundError
+from limpet.manifest.model import App, Ingress, PersistentVolumeClaim, Resource
+from limpet.manifest.parse import parse_object
+from limpet.node.apps import AppRuntime
+from limpet.node.events import Events
+from limpet.node.listeners import Listeners
+from limpet.node.modules import Modules, RetryableError
+from limpet.node.router import RouterProcess
+from limpet.node.state import (
+    Drain,
+    Forget,
+    Start,
+    Want,
+    Watch,
+    decide_actions,
+    decide_backoff,
+    decide_wake_up,
+)
+from limpet.node.volumes import Volumes
+from limpet.plan import AppKey, Catalog, PlanError, app_key, compile_plan
+from limpet.store.database import Completion, Database, StoredObject, encode_body, now
+from limpet.store.logs import AppLog
+from limpet.store.modules import ModuleStore
+from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
+from limpet.worker.channel import Channel
+from limpet.worker.process import set_process_name
+from limpet.worker.supervisor import Zygote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from limpet.settings import Settings
+
+ObjectKey = tuple[str, str, str]
+
+_FLUSH_SECONDS = 1.0
+
+
+class Agent:
+    """The node's single owner of state."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        launcher: Channel,
+        inherited: Mapping[str, socket.socket],
+        restarts: int,
+        last_status: int,
+    ) -> None:
+        self.settings = settings
+        self.name = settings.node.name or socket.gethostname()
+        self.started_at = time.time()
+        self.restarts = restarts
+        self.zygote_restarts = 0
+        self.zygote = Zygote()
+        directory = settings.node.data_directory
+        self.database = Database(directory / "state.db")
+        self.store = ModuleStore(directory)
+        self.events = Events(self.database)
+        self.apps: dict[AppKey, AppRuntime] = {}
+        self.objects: dict[ObjectKey, StoredObject] = {}
+        self._resources: dict[ObjectKey, Resource] = {}
+        self._launcher = launcher
+        self._last_status = last_status
+        self._volumes = Volumes(directory)
+        self._listeners = Listeners(inherited, keep=self._keep, drop=self._drop)
+        self._catalog = Catalog([])
+        self._preparing: dict[AppKey, asyncio.Task[None]] = {}
+        self._prepare_failures: dict[AppKey, int] = {}
+        self._dirty: set[AppKey] = set()
+        self._is_reconcile_due = False
+        self._wake_up: asyncio.TimerHandle | None = None
+        self._stopping = asyncio.Event()
+        self._is_stopping = False
+        self._modules = Modules(self.store, self.zygote)
+        self._router = RouterProcess(self.zygote, settings, self._listeners, self._record_node)
+
+    # Life
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises LimpetError when the node can't start."""
+        from limpet.api.server import ApiServer
+
+        set_process_name("limpet-agent")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self.database.open()
+        self.store.open()
+        self.events.load()
+        self._load()
+        self._launcher.set_blocking(False)
+        loop.add_reader(self._launcher.fileno(), self._read_launcher)
+        api = ApiServer(self)
+        await api.start(self.settings.node.socket_path)
+        if self.restarts:
+            how = os.waitstatus_to_exitcode(self._last_status)
+            what = f"signal {-how}" if how < 0 else f"exit code {how}"
+            self._record_node("AgentRestarted", f"the agent had ended by {what} and was started again")
+        flusher = loop.create_task(self._flush_forever(), name="events")
+        self._replan()
+        await self._stopping.wait()
+        self._is_stopping = True
+        await api.stop()
+        await self._drain_all()
+        flusher.cancel()
+        self.events.flush()
+        self.database.close()
+
+    def _load(self) -> None:
+        completions = {
+            (c.kind, c.namespace, c.name): c for c in self.database.load_completions()
+        }
+        for stored in self.database.load_objects():
+            key = (stored.kind, stored.namespace, stored.name)
+            try:
+                resource = parse_object(json.loads(stored.body))
+            except LimpetError as error:
+                # Written by another version of Limpet: kept as it is, said aloud, not run.
+                self._record(key, "InvalidObject", f"this version can't use it: {error}")
+                self.objects[key] = stored
+                continue
+            self._adopt(stored, resource, completions.get(key))
+
+    async def _drain_all(self) -> None:
+        for task in self._preparing.values():
+            task.cancel()
+        self._router.stop()
+        for runtime in self.apps.values():
+            runtime.unwatch()
+            for number in list(runtime.workers):
+                runtime.drain(number)
+        grace = max((r.app.grace_seconds for r in self.apps.values() if r.workers), default=0.0)
+        deadline = time.monotonic() + grace + 2
+        while time.monotonic() < deadline and any(r.workers for r in self.apps.values()):
+            await asyncio.sleep(0.01)
+        for runtime in self.apps.values():
+            runtime.kill_all()
+            await runtime.finish_streams()
+            runtime.close()
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            try:
+                self.events.flush()
+            except LimpetError:
+                continue  # a full disk: they stay in memory and are tried again
+
+    # The launcher: zygotes come from it, listening sockets rest with it.
+
+    def _read_launcher(self) -> None:
+        try:
+            received = self._launcher.receive()
+        except BlockingIOError:
+            return
+        except MessageError:
+            received = None
+        if received is None:
+            self._stopping.set()
+            asyncio.get_running_loop().remove_reader(self._launcher.fileno())
+            return
+        message, descriptors = received
+        if isinstance(message, ZygoteStarted):
+            self.zygote.attach(Channel.from_descriptor(descriptors[0]), message.pid)
+            if message.restarts > self.zygote_restarts:
+                self.zygote_restarts = message.restarts
+                how = os.waitstatus_to_exitcode(message.status)
+                what = f"signal {-how}" if how < 0 else f"exit code {how}"
+                self._record_node(
+                    "ZygoteRestarted", f"the zygote had ended by {what} and was started again"
+                )
+        elif isinstance(message, Exited):
+            self.zygote.on_exited(message)
+
+    def _keep(self, name: str, listening: socket.socket) -> None:
+        self._launcher.set_blocking(True)
+        try:
+            self._launcher.send(Keep(name), [listening.fileno()])
+        finally:
+            self._launcher.set_blocking(False)
+
+    def _drop(self, name: str) -> None:
+        self._launcher.set_blocking(True)
+        try:
+            self._launcher.send(Drop(name))
+        finally:
+            self._launcher.set_blocking(False)
+
+    # Desired state
+
+    def apply(
+        self, requested: Sequence[tuple[dict[str, object], str | None]], *, dry_run: bool = False
+    ) -> list[dict[str, object]]:
+        """Create or change objects, all or none; durable on return. Raises LimpetError."""
+        changes: list[tuple[StoredObject, Resource]] = []
+        results: list[dict[str, object]] = []
+        seen: set[ObjectKey] = set()
+        for document, digest in requested:
+            resource = parse_object(document)
+            key = (resource.kind, resource.namespace, resource.name)
+            if key in seen:
+                raise ConflictError(f"{_show(key)} is given twice; keep one of them")
+            seen.add(key)
+            if isinstance(resource, App):
+                digest = self._check_app(resource, digest, seen)
+            old = self.objects.get(key)
+            body = encode_body(document)
+            is_new = old is None or old.body != body or (digest or old.digest) != old.digest
+            action = "created" if old is None else "configured" if is_new else "unchanged"
+            results.append(
+                {
+                    "kind": key[0],
+                    "namespace": key[1],
+                    "name": key[2],
+                    "action": action,
+                    "warnings": [],
+                }
+            )
+            if is_new:
+                stored = StoredObject(
+                    kind=key[0],
+                    namespace=key[1],
+                    name=key[2],
+                    generation=old.generation + 1 if old else 1,
+                    created_at=old.created_at if old else now(),
+                    body=body,
+                    digest=digest,
+                )
+                changes.append((stored, resource))
+        if changes and not dry_run:
+            self.database.write_objects([stored for stored, _ in changes])
+            for stored, resource in changes:
+                self._adopt(stored, resource, None)
+            self._replan()
+        return results
+
+    def _check_app(self, app: App, digest: str | None, seen: set[ObjectKey]) -> str | None:
+        for kind in ("Deployment", "Pod", "Job"):
+            other = (kind, app.namespace, app.name)
+            if kind != app.kind and (other in self.objects or other in seen):
+                raise ConflictError(
+                    f"{app.kind} {app.namespace}/{app.name} has the name of an existing {kind}; "
+                    f"delete that one or choose another name"
+                )
+        if app.source.scheme != "file":
+            return app.source.digest
+        if digest is None:
+            raise InvalidInputError(
+                f"{app.kind} {app.namespace}/{app.name}: the image is a file, so its digest must come "
+                "along; `limpet apply` uploads it"
+            )
+        if app.source.digest not in (None, digest):
+            raise InvalidInputError(
+                f"{app.kind} {app.namespace}/{app.name}: {app.source.location} is {digest}, but the "
+                f"manifest pins {app.source.digest}"
+            )
+        if not self.store.has_module(digest):
+            raise NotFoundError(f"the node has no module {digest}; upload it first")
+        return digest
+
+    def delete(self, key: ObjectKey) -> None:
+        """Delete an object; durable on return. Raises `NotFoundError`."""
+        if key not in self.objects:
+            raise NotFoundError(f"{_show(key)} does not exist; see `limpet get all -A`")
+        resource = self._resources.get(key)
+        if isinstance(resource, PersistentVolumeClaim):
+            self._check_unused(resource)
+        self.database.delete_object(*key)
+        del self.objects[key]
+        self._resources.pop(key, None)
+        if isinstance(resource, App):
+            runtime = self.apps[app_key(resource)]
+            runtime.want = Want.DELETED
+            runtime.unprepare()
+        elif isinstance(resource, PersistentVolumeClaim):
+            self._volumes.remove_claim(resource.namespace, resource.name)
+        self._replan()
+
+    def _check_unused(self, claim: PersistentVolumeClaim) -> None:
+        for runtime in self.apps.values():
+            for mount in runtime.app.mounts:
+                if (
+                    mount.kind == "PersistentVolumeClaim"
+                    and mount.source == claim.name
+                    and runtime.key.namespace == claim.namespace
+                ):
+                    raise ConflictError(
+                        f"volume {claim.namespace}/{claim.name} is used by app {runtime.key}; "
+                        "delete that app first"
+                    )
+
+    def _adopt(
+        self, stored: StoredObject, resource: Resource, completion: Completion | None
+    ) -> None:
+        """Take an object that is on disk into memory."""
+        key = (stored.kind, stored.namespace, stored.name)
+        self.objects[key] = stored
+        self._resources[key] = resource
+        if not isinstance(resource, App):
+            return
+        runtime = self.apps.get(app_key(resource))
+        if runtime is None:
+            runtime = AppRuntime(
+                app_key(resource),
+                resource,
+                generation=stored.generation,
+                created_at=stored.created_at,
+                settings=self.settings,
+                zygote=self.zygote,
+                volumes=self._volumes,
+                log=AppLog(
+                    self.settings.node.data_directory / "logs" / stored.namespace / stored.name,
+                    self.settings.logs,
+                ),
+                on_change=self._on_change,
+                record=self._record_app,
+            )
+            self.apps[runtime.key] = runtime
+        runtime.want = Want.RUNNING
+        runtime.app = resource
+        runtime.generation = stored.generation
+        runtime.reset_slots()
+        self._prepare_failures.pop(runtime.key, None)
+        if completion is not None and completion.generation == stored.generation:
+            runtime.restore_completion(completion)
+
+    # Reconciling
+
+    def _replan(self) -> None:
+        """Look at everything again: what an app refers to may have changed."""
+        self._catalog = Catalog(self._resources.values())
+        for runtime in self.apps.values():
+            if runtime.want is Want.RUNNING:
+                self._prepare(runtime)
+        self._close_listeners()
+        self._router.update(self._catalog.all(Ingress), self._catalog, self.apps)
+        self._on_change(*self.apps)
+
+    def _on_change(self, *keys: AppKey) -> None:
+        """Reconcile these apps soon, once for any number of changes."""
+        self._dirty.update(keys)
+        if not self._is_reconcile_due and not self._is_stopping:
+            self._is_reconcile_due = True
+            asyncio.get_running_loop().call_soon(self._reconcile)
+
+    def _reconcile(self) -> None:
+        self._is_reconcile_due = False
+        dirty, self._dirty = self._dirty, set()
+        if self._is_stopping:
+            return
+        for key in sorted(dirty):
+            runtime = self.apps.get(key)
+            if runtime is not None:
+                self._reconcile_app(runtime)
+        self._schedule_wake_up()
+
+    def _reconcile_app(self, runtime: AppRuntime) -> None:
+        self._note_completion(runtime)
+        for action in decide_actions(runtime.view(), time.monotonic()):
+            if isinstance(action, Start):
+                runtime.unwatch()
+                runtime.start(action.slot)
+            elif isinstance(action, Drain):
+                runtime.drain(action.worker)
+            elif isinstance(action, Watch):
+                runtime.watch()
+            elif isinstance(action, Forget):
+                self._forget(runtime)
+
+    def _schedule_wake_up(self) -> None:
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        pause = decide_wake_up([r.view() for r in self.apps.values()], time.monotonic())
+        pause = min(
+            self.settings.node.resync_seconds, pause if pause is not None else float("inf")
+        )
+        self._wake_up = asyncio.get_running_loop().call_later(
+            pause + 0.001, lambda: self._on_change(*self.apps)
+        )
+
+    def _note_completion(self, runtime: AppRuntime) -> None:
+        completion = runtime.take_completion()
+        if completion is not None:
+            self.database.write_completion(completion)
+
+    def _forget(self, runtime: AppRuntime) -> None:
+        task = self._preparing.pop(runtime.key, None)
+        if task is not None:
+            task.cancel()
+        runtime.close()
+        runtime.log.remove()
+        self._volumes.remove_app(runtime.key)
+        del self.apps[runtime.key]
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        wanted = [
+            listener
+            for runtime in self.apps.values()
+            for plan in runtime.plans()
+            for listener in plan.listeners
+        ]
+        self._listeners.close_unused([*wanted, *self._router.listeners])
+
+    # Preparing: source -> digest -> artifact -> plan -> sockets
+
+    def _prepare(self, runtime: AppRuntime) -> None:
+        if runtime.key in self._preparing:
+            self._preparing[runtime.key].cancel()
+        task = asyncio.get_running_loop().create_task(
+            self._prepare_app(runtime), name=f"prepare {runtime.key}"
+        )
+        self._preparing[runtime.key] = task
+
+    async def _prepare_app(self, runtime: AppRuntime) -> None:
+        try:
+            await self._prepare_once(runtime)
+        except PlanError as error:
+            self._set_problem(runtime, error.reason, str(error), is_final=error.is_final)
+        except (RetryableError, LimpetError, OSError) as error:
+            self._retry_preparing(runtime, error)
+        self._on_change(runtime.key)
+
+    async def _prepare_once(self, runtime: AppRuntime) -> None:
+        app = runtime.app
+        stored = self.objects[(app.kind, app.namespace, app.name)]
+        digest = stored.digest
+        if digest is None or not self.store.has_module(digest):
+            if app.source.scheme == "file":
+                raise PlanError(
+                    "MissingModule", f"the node has no module {digest}; apply the app again"
+                )
+            runtime.problem = ("FetchingModule", f"fetching {app.source.location}", False)
+            digest = await self._modules.fetch(app.source)
+            self._remember_digest(stored, digest)
+        if runtime.prepared is None:
+            runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
+        artifact = await self._modules.artifact(digest)
+        if artifact.info.memory_bytes > app.memory_bytes:
+            raise PlanError(
+                "MemoryLimitTooLow",
+                f"the module needs {artifact.info.memory_bytes >> 10} KiB of memory to start, more "
+                f"than resources.limits.memory allows ({app.memory_bytes >> 10} KiB); raise the limit",
+                is_final=True,
+            )
+        plan = compile_plan(
+            app,
+            digest=digest,
+            engine=(await self.zygote.engine()).name,
+            node_name=self.name,
+            catalog=self._catalog,
+        )
+        sockets = [self._listeners.open(listener) for listener in plan.listeners]
+        self._prepare_failures.pop(runtime.key, None)
+        runtime.prepare(plan, artifact, sockets)
+
+    def _remember_digest(self, stored: StoredObject, digest: str) -> None:
+        key = (stored.kind, stored.namespace, stored.name)
+        if self.objects.get(key) is stored:
+            import dataclasses
+
+            self.objects[key] = dataclasses.replace(stored, digest=digest)
+            self.database.write_objects([self.objects[key]])
+
+    def _set_problem(
+        self, runtime: AppRuntime, reason: str, message: str, *, is_final: bool
+    ) -> None:
+        if runtime.problem != (reason, message, is_final):
+            self._record(runtime.object_key, reason, message)
+        runtime.problem = (reason, message, is_final)
+        if runtime.prepared is not None and reason != "PortInUse":
+            return  # what ran before the change runs on
+        runtime.unprepare()
+
+    def _retry_preparing(self, runtime: AppRuntime, error: Exception) -> None:
+        failures = self._prepare_failures.get(runtime.key, 0) + 1
+        self._prepare_failures[runtime.key] = failures
+        pause = decide_backoff(failures + 1, first_seconds=self.settings.node.backoff_seconds)
+        reason = error.reason if isinstance(error, LimpetError) else "PrepareFailed"
+        self._set_problem(
+            runtime, reason, f"{error}; trying again in {pause:.0f} s", is_final=False
+        )
+        asyncio.get_running_loop().call_later(pause, self._prepare_again, runtime.key, failures)
+
+    def _prepare_again(self, key: AppKey, failures: int) -> None:
+        runtime = self.apps.get(key)
+        if runtime is not None and self._prepare_failures.get(key) == failures:
+            self._prepare(runtime)
+
+    # Events
+
+    def _record_app(self, runtime: AppRuntime, reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
+        self.events.record(reason, message, of=runtime.object_key, is_warning=is_warning)
+
+    def _record(self, key: ObjectKey, reason: str, message: str) -> None:
+        self.events.record(reason, message, of=key, is_warning=True)
+
+    def _record_node(self, reason: str, message: str) -> None:
+        """Record an event of the node, and of each app: all of them felt it."""
+        self.events.record(reason, message, of=("Node", "", self.name), is_warning=True)
+
+
+def _show(key: ObjectKey) -> str:
+    return f"{key[0]} {key[1]}/{key[2]}"
+
+
+def run_agent(
+    settings: Settings,
+    *,
+    launcher: Channel,
+    inherited: Mapping[str, socket.socket],
+    restarts: int,
+    last_status: int,
+) -> int:
+    """Run the agent in this process; return its exit code."""
+    import sys
+
+    async def main() -> None:
+        await Agent(
+            settings,
+            launcher=launcher,
+            inherited=inherited,
+            restarts=restarts,
+            last_status=last_status,
+        ).run()
+
+    try:
+        asyncio.run(main())
+    except LimpetError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0

@@ -1,0 +1,471 @@
+"""One app as it runs on this node: its workers, their ends, its log and its figures.
+
+`AppRuntime` carries actions out and remembers what came of them; what to do is decided elsewhere
+(`limpet.node.state`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from limpet.manifest.model import RestartPolicy, Trigger
+from limpet.node.probes import Prober
+from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
+from limpet.node.streams import LogStream
+from limpet.telemetry.histogram import Histogram
+from limpet.worker.config import WorkerConfig, write_config
+from limpet.worker.messages import (
+    Drain,
+    Message,
+    Notice,
+    ProbeResult,
+    Ready,
+    Stats,
+    StatsRequest,
+)
+from limpet.store.database import Completion
+from limpet.worker.supervisor import ExitInfo
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from limpet.manifest.model import App
+    from limpet.node.volumes import Volumes
+    from limpet.plan import AppKey, Plan
+    from limpet.settings import Settings
+    from limpet.store.logs import AppLog
+    from limpet.store.modules import Artifact
+    from limpet.worker.supervisor import Process, Zygote
+
+_KEPT_START_TIMES = 100
+
+
+@dataclass(slots=True)
+class Worker:
+    """One live worker process."""
+
+    id: int
+    slot: int
+    plan: Plan
+    incarnation: int
+    process: Process
+    state: WorkerState = WorkerState.STARTING
+    started_at: float = field(default_factory=time.time)
+    ready_at: float | None = None
+    is_idle: bool = False
+    is_from_zero: bool = False
+    stats: Stats | None = None
+    prober: Prober | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that people see."""
+        return f"{self.plan.key.name}-{self.slot}"
+
+
+@dataclass(slots=True)
+class Slot:
+    """What is remembered of a worker's place between its incarnations."""
+
+    failures: int = 0
+    restarts: int = 0
+    retry_at: float = 0.0
+    last_exit: ExitInfo | None = None
+    is_completed: bool = False
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a start needs, ready before anybody asks: a cold start only sends it to the zygote."""
+
+    plan: Plan
+    artifact: Artifact
+    sockets: Sequence[socket.socket]
+    config: int
+
+    def close(self) -> None:
+        """Release what is this app's own."""
+        os.close(self.config)
+
+
+class AppRuntime:
+    """One app's processes and figures."""
+
+    def __init__(
+        self,
+        key: AppKey,
+        app: App,
+        *,
+        generation: int,
+        created_at: float,
+        settings: Settings,
+        zygote: Zygote,
+        volumes: Volumes,
+        log: AppLog,
+        on_change: Callable[[AppKey], None],
+        record: Callable[[AppRuntime, str, str, bool], None],
+    ) -> None:
+        self.key = key
+        self.app = app
+        self.generation = generation
+        self.created_at = created_at
+        self.want = Want.RUNNING
+        self.prepared: Prepared | None = None
+        self.problem: tuple[str, str, bool] | None = ("Pending", "waiting to be prepared", False)
+        self.workers: dict[int, Worker] = {}
+        self.slots: dict[int, Slot] = {}
+        self.has_demand = False
+        self.log = log
+        self.latency = Histogram()
+        self.requests = 0
+        self.failed = 0
+        self.start_times: deque[float] = deque(maxlen=_KEPT_START_TIMES)
+        self.cold_starts = 0
+        self._settings = settings
+        self._zygote = zygote
+        self._volumes = volumes
+        self._on_change = on_change
+        self._record = record
+        self._watched: list[socket.socket] = []
+        self._serial = 0
+        self._streams: set[LogStream] = set()
+        self._has_told_completion = False
+
+    @property
+    def object_key(self) -> tuple[str, str, str]:
+        """Kind, namespace and name, for events."""
+        return (self.app.kind, self.key.namespace, self.key.name)
+
+    def slot(self, index: int) -> Slot:
+        """Return what is remembered of a slot."""
+        return self.slots.setdefault(index, Slot())
+
+    def view(self) -> AppView:
+        """Return the app as decisions see it."""
+        plan = self.prepared.plan if self.prepared else None
+        return AppView(
+            want=self.want,
+            fingerprint=plan.fingerprint if plan else "",
+            slots=plan.slots if plan else 0,
+            is_prepared=plan is not None,
+            scales_to_zero=plan is not None and plan.scales_to_zero,
+            has_demand=self.has_demand,
+            replaces_before_start=plan is not None and plan.writes_volumes,
+            workers=tuple(
+                WorkerView(id=w.id, slot=w.slot, state=w.state, fingerprint=w.plan.fingerprint)
+                for w in self.workers.values()
+            ),
+            retry_at=tuple((index, slot.retry_at) for index, slot in self.slots.items()),
+            completed=frozenset(index for index, slot in self.slots.items() if slot.is_completed),
+        )
+
+    def prepare(self, plan: Plan, artifact: Artifact, sockets: Sequence[socket.socket]) -> None:
+        """Take a plan that can be started from now on."""
+        if self.prepared is not None and self.prepared.plan == plan:
+            return
+        self.unprepare()
+        config = _worker_config(plan, self._settings)
+        self.prepared = Prepared(plan, artifact, sockets, write_config(config))
+        self.problem = None
+
+    def unprepare(self) -> None:
+        """Give the current plan up; its workers run on."""
+        self.unwatch()
+        if self.prepared is not None:
+            self.prepared.close()
+            self.prepared = None
+
+    def reset_slots(self) -> None:
+        """Forget failures and completions: the app was changed or applied anew."""
+        self._has_told_completion = False
+        for slot in self.slots.values():
+            slot.failures = 0
+            slot.restarts = 0
+            slot.retry_at = 0.0
+            slot.is_completed = False
+
+    def start(self, index: int) -> None:
+        """Start a worker of the current plan in this slot."""
+        prepared = self.prepared
+        assert prepared is not None, "only a prepared app is started"
+        self._serial += 1
+        number = self._serial
+        plan = prepared.plan
+        incarnation = max(int(time.time() * 1000), self._last_incarnation(index) + 1)
+        name = f"{self.key.name}-{index}"
+        stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
+        stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
+        directories: list[int] = []
+        try:
+            directories = self._volumes.open_mounts(self.key, plan.mounts)
+            process = self._zygote.spawn(
+                f"{self.key}#{number}",
+                "app",
+                [
+                    prepared.config,
+                    prepared.artifact.descriptor,
+                    stdout_write,
+                    stderr_write,
+                    *(listening.fileno() for listening in prepared.sockets),
+                    *directories,
+                ],
+                on_message=lambda _, message: self._on_message(number, message),
+                on_exit=lambda _, info: self._on_exit(number, info),
+            )
+        except OSError as error:
+            os.close(stdout_read)
+            os.close(stderr_read)
+            self._fail_start(index, error)
+            return
+        finally:
+            for descriptor in (stdout_write, stderr_write, *directories):
+                os.close(descriptor)
+        for descriptor, stream in ((stdout_read, b"o"), (stderr_read, b"e")):
+            LogStream(
+                descriptor,
+                self.log,
+                self._settings.logs,
+                stream=stream,
+                worker=name,
+                incarnation=incarnation,
+                registry=self._streams,
+            )
+        worker = Worker(number, index, plan, incarnation, process)
+        worker.is_from_zero = self.has_demand
+        self.workers[number] = worker
+
+    def _last_incarnation(self, index: int) -> int:
+        starts = [worker.incarnation for worker in self.workers.values() if worker.slot == index]
+        return max(starts, default=0)
+
+    def _fail_start(self, index: int, error: OSError) -> None:
+        slot = self.slot(index)
+        slot.failures += 1
+        pause = decide_backoff(slot.failures + 1, first_seconds=self._settings.node.backoff_seconds)
+        slot.retry_at = time.monotonic() + pause
+        self._record(self, "StartFailed", f"can't start: {error}; again in {pause:.0f} s", True)
+
+    def drain(self, number: int) -> None:
+        """Let a worker finish; end it when its grace period is over."""
+        worker = self.workers[number]
+        worker.state = WorkerState.DRAINING
+        if worker.prober is not None:
+            worker.prober.stop()
+        worker.process.send(Drain())
+        asyncio.get_running_loop().call_later(
+            worker.plan.app.grace_seconds, self._kill_drained, number
+        )
+
+    def _kill_drained(self, number: int) -> None:
+        worker = self.workers.get(number)
+        if worker is not None:
+            seconds = worker.plan.app.grace_seconds
+            self._record(
+                self, "Killed", f"{worker.name} did not finish in {seconds:.0f} s and was killed", True
+            )
+            worker.process.kill()
+
+    def watch(self) -> None:
+        """Be told when a client comes to the sockets of an app that does not run."""
+        if self._watched or self.prepared is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._watched = list(self.prepared.sockets)
+        for listening in self._watched:
+            loop.add_reader(listening.fileno(), self._on_demand)
+
+    def unwatch(self) -> None:
+        """Stop watching; workers accept by themselves."""
+        for listening in self._watched:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        self._watched = []
+
+    def _on_demand(self) -> None:
+        self.unwatch()
+        self.has_demand = True
+        self._on_change(self.key)
+
+    def _on_message(self, number: int, message: Message) -> None:
+        worker = self.workers.get(number)
+        if worker is None:
+            return
+        if isinstance(message, Ready):
+            self._on_ready(worker, message)
+        elif isinstance(message, Stats):
+            worker.stats = message
+        elif isinstance(message, ProbeResult) and worker.prober is not None:
+            worker.prober.on_result(message)
+        elif isinstance(message, Notice) and message.reason == "Idle":
+            worker.is_idle = True
+            if self.want is Want.RUNNING and all(w.is_idle for w in self.workers.values()):
+                self.has_demand = False
+                self._on_change(self.key)
+
+    def _on_ready(self, worker: Worker, message: Ready) -> None:
+        self.start_times.append(message.milliseconds)
+        self.cold_starts += worker.is_from_zero
+        app = worker.plan.app
+        if app.readiness or app.liveness or app.startup:
+            worker.prober = Prober(worker, on_ready=self._set_ready, on_dead=self._on_probe_failure)
+            worker.prober.start()
+        else:
+            self._set_ready(worker, True)
+        self._record(self, "Started", f"worker {worker.name} started", False)
+
+    def _set_ready(self, worker: Worker, is_ready: bool) -> None:  # noqa: FBT001 - a callback
+        if worker.state is WorkerState.DRAINING:
+            return
+        worker.state = WorkerState.READY if is_ready else WorkerState.STARTING
+        if is_ready and worker.ready_at is None:
+            worker.ready_at = time.monotonic()
+        self._on_change(self.key)
+
+    def _on_probe_failure(self, worker: Worker, message: str) -> None:
+        self._record(self, "Unhealthy", f"worker {worker.name}: {message}; it is restarted", True)
+        worker.process.kill()
+
+    def _on_exit(self, number: int, info: ExitInfo) -> None:
+        worker = self.workers.pop(number, None)
+        if worker is None:
+            return
+        if worker.prober is not None:
+            worker.prober.stop()
+        if worker.stats is not None:
+            self.requests += worker.stats.requests
+            self.failed += worker.stats.failed
+            if worker.stats.latency:
+                self.latency.add(worker.stats.latency)
+        if worker.state is WorkerState.DRAINING:
+            self._on_change(self.key)
+            return
+        slot = self.slot(worker.slot)
+        slot.last_exit = info
+        if info.reason == "SpawnFailed" and info.message == "the zygote died":
+            self._on_change(self.key)  # not the app's failure: it starts again at once
+            return
+        self._learn_exit(worker, slot, info)
+        self._on_change(self.key)
+
+    def _learn_exit(self, worker: Worker, slot: Slot, info: ExitInfo) -> None:
+        app = worker.plan.app
+        is_over = not self._should_restart(app, slot, info)
+        what = f"worker {worker.name} ended: {info.reason}" + (f": {info.message}" if info.message else "")
+        if is_over:
+            slot.is_completed = True
+            self._record(self, info.reason, what, not info.is_success)
+            return
+        first = self._settings.node.backoff_seconds
+        lasted = time.monotonic() - worker.ready_at if worker.ready_at is not None else 0.0
+        pause = decide_backoff(slot.failures, first_seconds=first)
+        slot.failures = 1 if lasted >= max(pause, first) else slot.failures + 1
+        slot.restarts += 1
+        pause = decide_backoff(slot.failures, first_seconds=first)
+        slot.retry_at = time.monotonic() + pause
+        when = f"it starts again in {pause:.0f} s" if pause else "it starts again at once"
+        self._record(self, info.reason, f"{what}; {when}", not info.is_success)
+
+    def _should_restart(self, app: App, slot: Slot, info: ExitInfo) -> bool:
+        if app.restart_policy is RestartPolicy.ALWAYS:
+            return True
+        if app.restart_policy is RestartPolicy.NEVER or info.is_success:
+            return False
+        return app.kind != "Job" or slot.restarts < app.backoff_limit
+
+    def plans(self) -> list[Plan]:
+        """Return every plan that is in use: the current one and those of workers still running."""
+        found = [worker.plan for worker in self.workers.values()]
+        return [*found, self.prepared.plan] if self.prepared else found
+
+    def take_completion(self) -> Completion | None:
+        """Return how the app ended, once, when it has: a Job or Pod whose slots are all over."""
+        if self._has_told_completion or self.prepared is None or self.app.kind == "Deployment":
+            return None
+        slots = [self.slots.get(index) for index in range(self.prepared.plan.slots)]
+        if not slots or not all(slot is not None and slot.is_completed for slot in slots):
+            return None
+        self._has_told_completion = True
+        info = next(
+            (s.last_exit for s in slots if s and s.last_exit and not s.last_exit.is_success),
+            slots[0].last_exit if slots[0] else None,
+        )
+        if info is None:
+            return None
+        return Completion(
+            kind=self.app.kind,
+            namespace=self.key.namespace,
+            name=self.key.name,
+            generation=self.generation,
+            reason=info.reason,
+            message=info.message,
+            exit_code=info.exit_code,
+            finished_at=info.finished_at,
+        )
+
+    def restore_completion(self, completion: Completion) -> None:
+        """Take up how the app ended before the agent was restarted: it does not run again."""
+        self._has_told_completion = True
+        for index in range(self.app.replicas * self.app.workers):
+            slot = self.slot(index)
+            slot.is_completed = True
+            slot.last_exit = ExitInfo(
+                reason=completion.reason,
+                message=completion.message,
+                exit_code=completion.exit_code,
+                finished_at=completion.finished_at,
+            )
+
+    def request_stats(self) -> None:
+        """Ask every worker for its counters; they arrive a little later."""
+        for worker in self.workers.values():
+            if worker.plan.app.trigger is Trigger.HTTP:
+                worker.process.send(StatsRequest())
+
+    def kill_all(self) -> None:
+        """End every worker at once."""
+        for worker in self.workers.values():
+            worker.process.kill()
+
+    def close(self) -> None:
+        """Release what the app holds; its workers are gone."""
+        self.unprepare()
+        for stream in list(self._streams):
+            stream.close()
+        self.log.close()
+
+    async def finish_streams(self, seconds: float = 1.0) -> None:
+        """Let the log pipes run empty."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._streams:
+                    await asyncio.sleep(0.01)
+
+
+def _worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
+    app = plan.app
+    return WorkerConfig(
+        app=str(plan.key),
+        worker=plan.key.name,
+        engine=plan.engine,
+        trigger=app.trigger.value,
+        memory_bytes=app.memory_bytes,
+        args=plan.args,
+        env=plan.env,
+        preopens=tuple((mount.path, mount.is_read_only) for mount in plan.mounts),
+        listeners=len(plan.listeners),
+        deadline_seconds=app.deadline_seconds,
+        path=app.http.path,
+        methods=app.http.methods,
+        queue=app.http.queue,
+        max_body_bytes=app.http.max_body_bytes,
+        max_response_bytes=app.http.max_response_bytes,
+        idle_timeout_seconds=app.http.idle_timeout_seconds,
+        passes_authorization=app.http.passes_authorization,
+        http=asdict(settings.http),
+    )

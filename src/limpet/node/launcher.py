@@ -1,0 +1,250 @@
+"""The process that `limpet up` is: it starts the zygote and the agent and starts them again when they die.
+
+It holds no state but a copy of each listening socket, so that a new agent finds them as they were and
+no client is refused meanwhile. It never parses anything that an app or a client wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from limpet.errors import ConflictError
+from limpet.store.files import make_directory
+from limpet.worker.channel import Channel, close_all
+from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
+from limpet.worker.process import become_subreaper, die_with_parent, set_process_name
+
+if TYPE_CHECKING:
+    from limpet.settings import Settings
+
+# Started again at once; one that keeps dying within this time is started ever more slowly.
+_STABLE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 5.0
+# An agent that ends with one of these said why: starting it again would only say it again.
+_EXPLAINED_CODES = range(2, 8)
+
+
+class NodeRunningError(ConflictError):
+    """Another node uses the data directory."""
+
+    reason = "NodeRunning"
+
+
+class Launcher:
+    """Runs a node in the foreground."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kept: dict[str, socket.socket] = {}
+        self._agent_pid = 0
+        self._agent: Channel | None = None
+        self._agent_restarts = 0
+        self._zygote_pid = 0
+        self._zygote_restarts = 0
+        self._failures = 0
+        self._started_at = 0.0
+        self._is_stopping = False
+        self._last_status = 0
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit code. Raises `NodeRunningError`."""
+        set_process_name("limpet")
+        become_subreaper()
+        lock = self._lock()
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self._own = (wake_read, wake_write, lock)
+        self._start_both()
+        while True:
+            poll = select.poll()
+            poll.register(wake_read, select.POLLIN)
+            if self._agent is not None:
+                poll.register(self._agent.fileno(), select.POLLIN)
+            for descriptor, _ in poll.poll():
+                if descriptor == wake_read:
+                    os.read(wake_read, 4096)
+                else:
+                    self._serve_agent()
+            code = self._reap()
+            if code is not None:
+                return code
+
+    def _lock(self) -> int:
+        """Claim the data directory; the lock goes with the last process that holds it."""
+        path = make_directory(self._settings.node.data_directory) / "lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise NodeRunningError(
+                f"another node runs on {path.parent}; stop it, or give this one its own --data"
+            ) from error
+        return descriptor
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number == signal.SIGCHLD:
+            return
+        if self._is_stopping and number == signal.SIGINT:
+            self._kill_everything()
+        self._is_stopping = True
+        if self._agent_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._agent_pid, signal.SIGTERM)
+
+    def _kill_everything(self) -> None:
+        for pid in (self._agent_pid, self._zygote_pid):
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    # Starting
+
+    def _start_both(self) -> None:
+        """Start a zygote and the agent that uses it. Zygotes end with their agent."""
+        self._started_at = time.monotonic()
+        ours, theirs = Channel.pair()
+        self._agent_pid = self._fork()
+        if self._agent_pid == 0:
+            ours.close()
+            code = 1
+            try:
+                from limpet.node.agent import run_agent
+
+                code = run_agent(
+                    self._settings,
+                    launcher=theirs,
+                    inherited=self._kept,
+                    restarts=self._agent_restarts,
+                    last_status=self._last_status,
+                )
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        theirs.close()
+        self._agent = ours
+        self._start_zygote(0)
+
+    def _start_zygote(self, last_status: int) -> None:
+        ours, theirs = Channel.pair()
+        self._zygote_pid = self._fork()
+        if self._zygote_pid == 0:
+            ours.close()
+            if self._agent is not None:
+                self._agent.close()
+            for listening in self._kept.values():
+                listening.close()
+            code = 1
+            try:
+                from limpet.worker.zygote import run_zygote
+
+                run_zygote(theirs)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        theirs.close()
+        assert self._agent is not None, "the agent is started first"
+        message = ZygoteStarted(self._zygote_pid, self._zygote_restarts, last_status)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._agent.send(message, [ours.fileno()])
+        ours.close()
+
+    def _fork(self) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            die_with_parent(signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            close_all(self._own)
+        return pid
+
+    # Serving
+
+    def _serve_agent(self) -> None:
+        assert self._agent is not None, "only an agent that is there is served"
+        try:
+            received = self._agent.receive()
+        except MessageError:
+            received = None
+        if received is None:
+            self._agent.close()
+            self._agent = None
+            return
+        message, descriptors = received
+        if isinstance(message, Keep) and len(descriptors) == 1:
+            self._forget(message.name)
+            self._kept[message.name] = socket.socket(fileno=descriptors[0])
+            return
+        close_all(descriptors)
+        if isinstance(message, Drop):
+            self._forget(message.name)
+
+    def _forget(self, name: str) -> None:
+        kept = self._kept.pop(name, None)
+        if kept is not None:
+            kept.close()
+
+    def _reap(self) -> int | None:
+        """Collect the dead: start what must live again; the node's exit code when it is over."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 1
+            if pid == 0:
+                return None
+            if pid == self._agent_pid:
+                code = self._on_agent_end(status)
+                if code is not None:
+                    return code
+            elif pid == self._zygote_pid:
+                self._zygote_pid = 0
+                if self._agent is not None and not self._is_stopping:
+                    self._zygote_restarts += 1
+                    self._start_zygote(status)
+            elif self._agent is not None:
+                # A worker whose zygote has died: it became ours, its end is the agent's to know.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self._agent.send(Exited(pid, status, usage.ru_maxrss * 1024))
+
+    def _on_agent_end(self, status: int) -> int | None:
+        self._agent_pid = 0
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+        code = os.waitstatus_to_exitcode(status)
+        if self._is_stopping or code in _EXPLAINED_CODES:
+            self._end_zygote()
+            return max(code, 0)
+        lived = time.monotonic() - self._started_at
+        self._failures = 0 if lived > _STABLE_SECONDS else self._failures + 1
+        if self._failures > 1:
+            time.sleep(min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS))
+        self._end_zygote()
+        self._agent_restarts += 1
+        self._last_status = status
+        self._start_both()
+        return None
+
+    def _end_zygote(self) -> None:
+        """Wait for the zygote, which ends when its agent has; then nothing of the old pair is left."""
+        if self._zygote_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._zygote_pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._zygote_pid, 0)
+            self._zygote_pid = 0

@@ -1,0 +1,155 @@
+"""From an app's source to an artifact that workers can map: fetch, then compile, each once.
+
+Both happen in short-lived processes: a hostile module or server meets a process with nothing to lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from limpet.engine.protocol import ModuleInfo
+from limpet.errors import LimpetError
+from limpet.plan import PlanError
+from limpet.store.modules import MAX_MODULE_BYTES
+from limpet.worker.config import CompileConfig, FetchConfig, write_config
+from limpet.worker.messages import Compiled, Failed, Fetched, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limpet.manifest.model import ModuleSource
+    from limpet.store.modules import Artifact, ModuleStore
+    from limpet.worker.supervisor import ExitInfo, Process, Zygote
+
+_COMPILE_SECONDS = 600.0
+_FETCH_SECONDS = 3600.0
+
+
+class RetryableError(LimpetError):
+    """A fetch or compile that may succeed later, without anybody changing anything."""
+
+    is_retryable = True
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Modules:
+    """Fetches and compiles through the zygote; what is in the store is not done again."""
+
+    def __init__(self, store: ModuleStore, zygote: Zygote) -> None:
+        self._store = store
+        self._zygote = zygote
+        self._artifacts: dict[str, Artifact] = {}
+        self._compiling: dict[str, asyncio.Lock] = {}
+        self._serial = 0
+
+    async def fetch(self, source: ModuleSource) -> str:
+        """Download a module and return its digest.
+
+        Raises `PlanError` when the source can't work, `RetryableError` when it may later.
+        """
+        staged = self._store.create_module()
+        config = FetchConfig(
+            scheme=source.scheme,
+            location=source.location,
+            digest=source.digest,
+            max_bytes=MAX_MODULE_BYTES,
+        )
+        try:
+            answer = await self._run(
+                "fetch", write_config(config), [staged.descriptor], seconds=_FETCH_SECONDS
+            )
+            if not isinstance(answer, Fetched):
+                raise _refusal(answer, "FetchFailed", f"can't fetch {source.location}")
+        except BaseException:
+            staged.abandon()
+            raise
+        staged.finish_written(answer.digest)
+        return answer.digest
+
+    async def artifact(self, digest: str) -> Artifact:
+        """Return the verified artifact of a module, compiling it if need be.
+
+        Raises `PlanError` when the module can't be used, `RetryableError` when compiling failed for
+        reasons that are not the module's.
+        """
+        engine = await self._zygote.engine()
+        name = f"{digest[7:]}-{engine.artifact_key}.cwasm"
+        async with self._compiling.setdefault(name, asyncio.Lock()):
+            found = self._artifacts.get(name) or self._store.open_artifact(name)
+            if found is None:
+                found = await self._compile(name, digest)
+            self._artifacts[name] = found
+        self._compiling.pop(name, None)
+        return found
+
+    async def _compile(self, name: str, digest: str) -> Artifact:
+        try:
+            module = self._store.open_module(digest)
+        except FileNotFoundError as error:
+            raise PlanError(
+                "MissingModule", f"the node has no module {digest}; apply the app again", is_final=True
+            ) from error
+        try:
+            staged, artifact = self._store.stage_artifact(name)
+            try:
+                config = write_config(CompileConfig(engine=(await self._zygote.engine()).name))
+                answer = await self._run(
+                    "compile", config, [module, artifact], seconds=_COMPILE_SECONDS
+                )
+                if not isinstance(answer, Compiled):
+                    raise _refusal(answer, "InvalidModule", "can't compile the module")
+                info = ModuleInfo(
+                    imports=answer.imports,
+                    exports=answer.exports,
+                    memory_bytes=answer.memory_bytes,
+                )
+                return self._store.seal_artifact(name, staged, artifact, info)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(artifact)
+        finally:
+            os.close(module)
+
+    async def _run(
+        self, role: str, config: int, descriptors: Sequence[int], *, seconds: float
+    ) -> Message | ExitInfo:
+        """Run a process to its end; return its answer, or how it ended without one."""
+        self._serial += 1
+        done: asyncio.Future[ExitInfo] = asyncio.get_running_loop().create_future()
+        answers: list[Message] = []
+
+        def on_exit(_process: Process, info: ExitInfo) -> None:
+            if not done.done():
+                done.set_result(info)
+
+        process = self._zygote.spawn(
+            f"{role}-{self._serial}",
+            role,
+            [config, *descriptors],
+            on_message=lambda _process, message: answers.append(message),
+            on_exit=on_exit,
+        )
+        os.close(config)
+        try:
+            info = await asyncio.wait_for(done, seconds)
+        except TimeoutError:
+            raise RetryableError("TimedOut", f"{role} took over {seconds:.0f} s") from None
+        finally:
+            process.kill()
+        return answers[-1] if answers else info
+
+
+def _refusal(answer: Message | ExitInfo, reason: str, what: str) -> LimpetError:
+    if isinstance(answer, Failed):
+        if answer.is_retryable:
+            return RetryableError(answer.reason, answer.message)
+        return PlanError(answer.reason, answer.message, is_final=True)
+    message = getattr(answer, "message", "") or "its process gave no answer"
+    return RetryableError(reason, f"{what}: {message}")

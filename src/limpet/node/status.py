@@ -1,0 +1,247 @@
+"""An app's and the node's state as the API shows it (docs/api.md). Reads, never changes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING
+
+from limpet import __version__
+from limpet.manifest.model import Trigger
+from limpet.node.listeners import format_address
+from limpet.node.state import Want, WorkerState
+from limpet.telemetry.histogram import Histogram
+from limpet.telemetry.process import read_usage
+
+if TYPE_CHECKING:
+    from limpet.node.agent import Agent
+    from limpet.node.apps import AppRuntime, Slot, Worker
+    from limpet.worker.supervisor import ExitInfo
+
+
+class UsageMeter:
+    """Turns processor time between two looks into cores in use."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, float]] = {}
+
+    def cores(self, key: str, cpu_seconds: float) -> float | None:
+        """Return the cores used since the last look; None at the first."""
+        now = time.monotonic()
+        last = self._last.get(key)
+        if last is None or now - last[0] >= 0.5:
+            self._last[key] = (now, cpu_seconds)
+        if last is None or cpu_seconds < last[1]:
+            return None
+        return round((cpu_seconds - last[1]) / max(now - last[0], 1e-3), 4)
+
+
+def describe_app(runtime: AppRuntime, *, engine: str, meter: UsageMeter) -> dict[str, object]:
+    """Return the AppStatus."""
+    app = runtime.app
+    phase, reason, message, is_final = _phase(runtime)
+    plan = runtime.prepared.plan if runtime.prepared else None
+    workers = sorted(runtime.workers.values(), key=lambda worker: (worker.slot, worker.id))
+    return {
+        "kind": app.kind,
+        "namespace": runtime.key.namespace,
+        "name": runtime.key.name,
+        "generation": runtime.generation,
+        "created_at": format_time(runtime.created_at),
+        "phase": phase,
+        "reason": reason,
+        "message": message,
+        "is_final": is_final,
+        "desired": app.replicas * app.workers,
+        "ready": sum(worker.state is WorkerState.READY for worker in workers),
+        "restarts": sum(slot.restarts for slot in runtime.slots.values()),
+        "trigger": app.trigger.value,
+        "engine": engine,
+        "image": _image(runtime),
+        "digest": plan.digest if plan else None,
+        "endpoints": [format_address(s) for s in runtime.prepared.sockets] if runtime.prepared else [],
+        "limits": {"cpu_cores": app.cpu_cores, "memory_bytes": app.memory_bytes},
+        "usage": _usage(runtime, workers, meter),
+        "requests": _requests(runtime, workers),
+        "cold_start_milliseconds": {
+            "count": runtime.cold_starts,
+            "last": round(runtime.start_times[-1], 2) if runtime.start_times else None,
+            "p50": round(median(runtime.start_times), 2) if runtime.start_times else None,
+        },
+        "volumes": [
+            {
+                "kind": mount.kind,
+                "source": mount.source,
+                "path": mount.path,
+                "read_only": mount.is_read_only,
+            }
+            for mount in app.mounts
+        ],
+        "workers": _workers(runtime, workers),
+    }
+
+
+def _image(runtime: AppRuntime) -> str:
+    source = runtime.app.source
+    return f"oci://{source.location}" if source.scheme == "oci" else source.location
+
+
+def _phase(runtime: AppRuntime) -> tuple[str, str, str, bool]:
+    if runtime.want is Want.DELETED:
+        return "Terminating", "", "", False
+    plan = runtime.prepared.plan if runtime.prepared else None
+    problem = runtime.problem
+    ready = sum(worker.state is WorkerState.READY for worker in runtime.workers.values())
+    if plan is None and problem is not None:
+        return ("Running" if ready else "Pending"), *problem
+    reason, message, is_final = problem or ("", "", False)
+    ended = _ended(runtime)
+    if ended is not None:
+        return ended
+    waiting = [slot for slot in runtime.slots.values() if slot.retry_at > time.monotonic()]
+    if waiting and not problem:
+        last = waiting[0].last_exit
+        text = f"{last.reason}: {last.message}" if last else "it could not be started"
+        return ("Running" if ready else "Pending"), "CrashLoopBackOff", text, False
+    if ready:
+        return "Running", reason, message, is_final
+    if plan is not None and plan.scales_to_zero and not runtime.workers:
+        return "Idle", reason, message, is_final
+    return "Pending", reason or "Starting", message, is_final
+
+
+def _ended(runtime: AppRuntime) -> tuple[str, str, str, bool] | None:
+    """Return the phase of an app whose every slot is over."""
+    slots = [runtime.slots.get(index) for index in range(runtime.app.replicas * runtime.app.workers)]
+    if not slots or not all(slot is not None and slot.is_completed for slot in slots):
+        return None
+    exits = [slot.last_exit for slot in slots if slot is not None and slot.last_exit is not None]
+    failed = next((info for info in exits if not info.is_success), None)
+    if failed is None:
+        return "Succeeded", "Completed", "", True
+    return "Failed", failed.reason, failed.message, True
+
+
+def _usage(runtime: AppRuntime, workers: list[Worker], meter: UsageMeter) -> dict[str, object]:
+    measured = [read_usage(worker.process.pid) for worker in workers if worker.process.pid]
+    found = [usage for usage in measured if usage is not None]
+    if not found:
+        return {"cpu_cores": None, "cpu_seconds": None, "pss_bytes": None, "uss_bytes": None}
+    cpu_seconds = sum(usage.cpu_seconds for usage in found)
+    return {
+        "cpu_cores": meter.cores(str(runtime.key), cpu_seconds),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "pss_bytes": sum(usage.pss_bytes for usage in found),
+        "uss_bytes": sum(usage.uss_bytes for usage in found),
+    }
+
+
+def _requests(runtime: AppRuntime, workers: list[Worker]) -> dict[str, object] | None:
+    if runtime.app.trigger is not Trigger.HTTP:
+        return None
+    latency = Histogram(runtime.latency.counts)
+    stats = [worker.stats for worker in workers if worker.stats is not None]
+    for one in stats:
+        if one.latency:
+            latency.add(one.latency)
+    return {
+        "total": runtime.requests + sum(one.requests for one in stats),
+        "failed": runtime.failed + sum(one.failed for one in stats),
+        "in_flight": sum(one.in_flight for one in stats),
+        "queued": sum(one.queued for one in stats),
+        "latency_micros": {
+            "p50": latency.quantile(0.50),
+            "p90": latency.quantile(0.90),
+            "p99": latency.quantile(0.99),
+        },
+    }
+
+
+def _workers(runtime: AppRuntime, workers: list[Worker]) -> list[dict[str, object]]:
+    shown = [
+        {
+            "name": worker.name,
+            "pid": worker.process.pid,
+            "state": worker.state.value,
+            "restarts": runtime.slot(worker.slot).restarts,
+            "started_at": format_time(worker.started_at),
+            "retry_seconds": None,
+            "last_exit": _exit(runtime.slot(worker.slot).last_exit),
+        }
+        for worker in workers
+    ]
+    live = {worker.slot for worker in workers}
+    for index, slot in sorted(runtime.slots.items()):
+        if index not in live and slot.last_exit is not None:
+            shown.append(_absent_worker(runtime, index, slot))
+    return shown
+
+
+def _absent_worker(runtime: AppRuntime, index: int, slot: Slot) -> dict[str, object]:
+    pause = slot.retry_at - time.monotonic()
+    state = "Completed" if slot.is_completed else "BackOff" if pause > 0 else "Idle"
+    return {
+        "name": f"{runtime.key.name}-{index}",
+        "pid": None,
+        "state": state,
+        "restarts": slot.restarts,
+        "started_at": None,
+        "retry_seconds": round(pause, 1) if state == "BackOff" else None,
+        "last_exit": _exit(slot.last_exit),
+    }
+
+
+def _exit(info: ExitInfo | None) -> dict[str, object] | None:
+    if info is None:
+        return None
+    return {
+        "reason": info.reason,
+        "message": info.message,
+        "exit_code": info.exit_code,
+        "signal": info.signal,
+        "finished_at": format_time(info.finished_at) if info.finished_at else None,
+    }
+
+
+def describe_node(agent: Agent) -> dict[str, object]:
+    """Return the node's state."""
+    processes = [
+        ("launcher", os.getppid(), 0),
+        ("agent", os.getpid(), agent.restarts),
+        ("zygote", agent.zygote.pid, agent.zygote_restarts),
+    ]
+    shown = []
+    for name, pid, restarts in processes:
+        usage = read_usage(pid) if pid else None
+        shown.append(
+            {
+                "name": name,
+                "pid": pid,
+                "pss_bytes": usage.pss_bytes if usage else None,
+                "cpu_seconds": round(usage.cpu_seconds, 2) if usage else None,
+                "restarts": restarts,
+            }
+        )
+    return {
+        "name": agent.name,
+        "version": __version__,
+        "started_at": format_time(agent.started_at),
+        "data_directory": str(agent.settings.node.data_directory),
+        "engine": agent.zygote.engine_name,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "apps": len(agent.apps),
+        "workers": sum(len(runtime.workers) for runtime in agent.apps.values()),
+        "processes": shown,
+    }
+
+
+def format_time(seconds: float, *, timespec: str = "seconds") -> str:
+    """Return RFC 3339 in UTC."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec=timespec).removesuffix("+00:00") + "Z"

@@ -1,0 +1,361 @@
+"""App + node facts -> Plan: everything a worker needs, resolved. Pure.
+
+A plan's `fingerprint` changes exactly when its workers have to be replaced.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from limpet.errors import InvalidInputError
+from limpet.manifest.model import (
+    App,
+    ConfigMap,
+    EnvVar,
+    Exposure,
+    Ingress,
+    KeyRef,
+    Mount,
+    PersistentVolumeClaim,
+    Secret,
+    Service,
+    Trigger,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from limpet.manifest.model import Resource
+
+_REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.\-][A-Za-z0-9_.\-]*)\)")
+_Resource = TypeVar("_Resource", Service, ConfigMap, Secret, PersistentVolumeClaim, Ingress)
+
+
+class PlanError(InvalidInputError):
+    """An app that can't run as things stand; `reason` says why in one word.
+
+    `is_final` means that only a change of the app itself can help.
+    """
+
+    def __init__(self, reason: str, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.is_final = is_final
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AppKey:
+    """What identifies an app: Deployment, Pod and Job share one set of names per namespace."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Listener:
+    """A listening address and who asked for it: only the same origin may share it."""
+
+    host: str
+    port: int
+    origin: str
+
+    @property
+    def name(self) -> str:
+        """The name under which the launcher keeps its socket."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        address = f"{host}:{self.port}"
+        return address if self.port else f"{address} {self.origin}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMount:
+    """A directory of the guest: a volume's folder, or files to be written for it.
+
+    `kind` is PersistentVolumeClaim, EmptyDir or Files; `files` holds (name, content) pairs.
+    """
+
+    kind: str
+    source: str
+    path: str
+    is_read_only: bool
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One app, ready to be run. `env` may hold secrets."""
+
+    app: App
+    key: AppKey
+    engine: str
+    digest: str
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = field(repr=False)
+    listeners: tuple[Listener, ...]
+    mounts: tuple[PlannedMount, ...]
+    fingerprint: str
+
+    @property
+    def slots(self) -> int:
+        """How many workers should run."""
+        return self.app.replicas * self.app.workers
+
+    @property
+    def scales_to_zero(self) -> bool:
+        """Whether the app is stopped while nobody asks for it."""
+        return self.app.trigger is Trigger.HTTP and bool(self.app.http.idle_timeout_seconds)
+
+    @property
+    def writes_volumes(self) -> bool:
+        """Whether two releases must not run side by side."""
+        return any(m.kind == "PersistentVolumeClaim" and not m.is_read_only for m in self.mounts)
+
+
+class Catalog:
+    """The objects that apps refer to, by kind, namespace and name."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self._by_key = {
+            (type(resource), resource.namespace, resource.name): resource
+            for resource in resources
+            if not isinstance(resource, App)
+        }
+
+    def get(self, kind: type[_Resource], namespace: str, name: str) -> _Resource | None:
+        """Return one object."""
+        found = self._by_key.get((kind, namespace, name))
+        return found if isinstance(found, kind) else None
+
+    def all(self, kind: type[_Resource]) -> list[_Resource]:
+        """Return the objects of a kind, sorted by namespace and name."""
+        found = [resource for resource in self._by_key.values() if isinstance(resource, kind)]
+        return sorted(found, key=lambda resource: (resource.namespace, resource.name))
+
+
+def app_key(app: App) -> AppKey:
+    """Return an app's key."""
+    return AppKey(app.namespace, app.name)
+
+
+def compile_plan(app: App, *, digest: str, engine: str, node_name: str, catalog: Catalog) -> Plan:
+    """Resolve what the app refers to. Raises `PlanError`."""
+    env = _compile_env(app, node_name, catalog)
+    args = _compile_args(app, dict(env))
+    mounts = tuple(_compile_mount(app, mount, catalog) for mount in app.mounts)
+    listeners = compile_listeners(app, catalog) if app.trigger is Trigger.HTTP else ()
+    if app.trigger is Trigger.HTTP and not listeners:
+        raise PlanError(
+            "NoPort",
+            f"app {app.namespace}/{app.name} has no port to answer on: declare a containerPort "
+            "or the annotation limpet.dev/listen",
+            is_final=True,
+        )
+    return Plan(
+        app=app,
+        key=app_key(app),
+        engine=engine,
+        digest=digest,
+        args=args,
+        env=env,
+        listeners=listeners,
+        mounts=mounts,
+        fingerprint=_fingerprint(app, digest, engine, args, env, listeners, mounts),
+    )
+
+
+def _fingerprint(app: App, *parts: object) -> str:
+    """Hash what a worker is made from; labels, replicas and the like change without a restart."""
+    document = asdict(app)
+    for name in ("labels", "annotations", "replicas", "workers", "backoff_limit", "restart_policy"):
+        del document[name]
+    text = json.dumps([document, [_plain(part) for part in parts]], sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, PlannedMount | Listener):
+        return asdict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def compile_listeners(app: App, catalog: Catalog) -> tuple[Listener, ...]:
+    """Decide where an app answers.
+
+    The annotation `limpet.dev/listen` replaces everything else. A hostPort opens on the device. Each
+    port of a Service that selects the app opens by the Service's type: ClusterIP on loopback,
+    NodePort and LoadBalancer on every address. A port that nothing opens answers on loopback.
+    """
+    own = f"app {app.namespace}/{app.name}"
+    if app.http.listen is not None:
+        host, _, port = app.http.listen.rpartition(":")
+        return (Listener(host.strip("[]"), int(port), own),)
+    found: list[Listener] = []
+    for port in app.ports:
+        opened = [
+            Listener(host, number, f"service {service.namespace}/{service.name}")
+            for service in _services(app, catalog)
+            for host, number in _service_addresses(service, port.container_port, port.name)
+        ]
+        if port.host_port is not None:
+            opened.append(Listener(port.host_ip, port.host_port, own))
+        found += opened or [Listener("127.0.0.1", port.container_port, own)]
+    return tuple(dict.fromkeys(found))
+
+
+def _services(app: App, catalog: Catalog) -> Sequence[Service]:
+    return [
+        service
+        for service in catalog.all(Service)
+        if service.namespace == app.namespace
+        and service.selector
+        and service.selector.items() <= dict(app.pod_labels).items()
+    ]
+
+
+def _service_addresses(service: Service, number: int, name: str) -> Iterable[tuple[str, int]]:
+    for port in service.ports:
+        if port.target_port not in (number, name) or port.target_port == "":
+            continue
+        if service.exposure is Exposure.CLUSTER_IP:
+            yield "127.0.0.1", port.port
+        elif service.exposure is Exposure.LOAD_BALANCER:
+            yield "0.0.0.0", port.port  # noqa: S104 - what a load balancer is for
+        else:
+            yield "127.0.0.1", port.port
+            if port.node_port is not None:
+                yield "0.0.0.0", port.node_port  # noqa: S104 - what a node port is for
+
+
+def _compile_env(app: App, node_name: str, catalog: Catalog) -> tuple[tuple[str, str], ...]:
+    values: dict[str, str] = {}
+    for source in app.env_from:
+        data = _data(app, source.kind, source.name, catalog)
+        if data is None:
+            if source.is_optional:
+                continue
+            raise _missing(app, source.kind, source.name)
+        for key, value in data.items():
+            values[source.prefix + key] = _text(value, source.kind, source.name, key)
+    for variable in app.env:
+        value = _env_value(app, variable, node_name, catalog, values)
+        if value is not None:
+            values[variable.name] = value
+    return tuple(values.items())
+
+
+def _env_value(
+    app: App, variable: EnvVar, node_name: str, catalog: Catalog, values: Mapping[str, str]
+) -> str | None:
+    if variable.ref is not None:
+        return _key_value(app, variable.ref, catalog)
+    if variable.field_path is not None:
+        return _field_value(app, variable.field_path, node_name)
+    return _expand(variable.value or "", values)
+
+
+def _key_value(app: App, ref: KeyRef, catalog: Catalog) -> str | None:
+    data = _data(app, ref.kind, ref.name, catalog)
+    if data is None or ref.key not in data:
+        if ref.is_optional:
+            return None
+        raise _missing(app, ref.kind, ref.name, None if data is None else ref.key)
+    return _text(data[ref.key], ref.kind, ref.name, ref.key)
+
+
+def _field_value(app: App, path: str, node_name: str) -> str:
+    fixed = {
+        "metadata.name": app.name,
+        "metadata.namespace": app.namespace,
+        "spec.nodeName": node_name,
+    }
+    if path in fixed:
+        return fixed[path]
+    for prefix, table in (("labels", app.pod_labels), ("annotations", app.annotations)):
+        start = f"metadata.{prefix}['"
+        if path.startswith(start):
+            return table.get(path[len(start) : -2], "")
+    raise PlanError("InvalidField", f"fieldRef {path} is not known here", is_final=True)
+
+
+def _compile_args(app: App, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Build argv: `command` replaces the program's name and first arguments, as Kubernetes says."""
+    command = app.command or (app.container_name or app.name,)
+    return tuple(_expand(argument, env) for argument in (*command, *app.args))
+
+
+def _expand(text: str, values: Mapping[str, str]) -> str:
+    """Replace `$(NAME)`; an unknown name stays, `$$` is a dollar sign (Kubernetes' EnvVar.value)."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return "$" if name is None else values.get(name, match.group(0))
+
+    return _REFERENCE.sub(replace, text) if "$" in text else text
+
+
+def _compile_mount(app: App, mount: Mount, catalog: Catalog) -> PlannedMount:
+    if mount.kind in ("ConfigMap", "Secret"):
+        data = _data(app, mount.kind, mount.source, catalog)
+        if data is None and not mount.is_optional:
+            raise _missing(app, mount.kind, mount.source)
+        files = _files(app, mount, data or {})
+        return PlannedMount(
+            kind="Files", source=mount.source, path=mount.path, is_read_only=True, files=files
+        )
+    if mount.kind == "PersistentVolumeClaim":
+        claim = catalog.get(PersistentVolumeClaim, app.namespace, mount.source)
+        if claim is None:
+            raise _missing(app, mount.kind, mount.source)
+    return PlannedMount(
+        kind=mount.kind, source=mount.source, path=mount.path, is_read_only=mount.is_read_only
+    )
+
+
+def _files(app: App, mount: Mount, data: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
+    if not mount.items:
+        return tuple(sorted(data.items()))
+    for key in mount.items:
+        if key not in data and not mount.is_optional:
+            raise _missing(app, mount.kind, mount.source, key)
+    return tuple(sorted((path, data[key]) for key, path in mount.items.items() if key in data))
+
+
+def _data(app: App, kind: str, name: str, catalog: Catalog) -> Mapping[str, bytes] | None:
+    found: ConfigMap | Secret | None
+    if kind == "ConfigMap":
+        found = catalog.get(ConfigMap, app.namespace, name)
+    else:
+        found = catalog.get(Secret, app.namespace, name)
+    return None if found is None else found.data
+
+
+def _text(value: bytes, kind: str, name: str, key: str) -> str:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise PlanError(
+            "InvalidConfig",
+            f"key {key} of {kind} {name} is not text, so it can't be an environment variable; "
+            "mount it as a file instead",
+        )
+    return text
+
+
+def _missing(app: App, kind: str, name: str, key: str | None = None) -> PlanError:
+    what = f"{kind} {app.namespace}/{name}" + (f" has no key {key}" if key else " does not exist")
+    reason = "MissingVolume" if kind == "PersistentVolumeClaim" else "MissingConfig"
+    return PlanError(reason, f"{what}; apply it and the app starts by itself")

@@ -1,0 +1,285 @@
+"""The node's memory: one SQLite file with what was asked for, what was decided, what happened.
+
+A change is acknowledged once its transaction is on disk (write-ahead log, synchronous FULL). Events
+are history rather than promises: they are written in batches, to spare the flash.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import apsw
+
+from limpet.errors import LimpetError, TemporaryError, UnavailableError
+from limpet.store.files import make_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+_MAX_EVENTS = 2000
+_SCHEMA = """
+CREATE TABLE objects (
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    generation INTEGER NOT NULL, created_at REAL NOT NULL,
+    body TEXT NOT NULL, digest TEXT,
+    PRIMARY KEY (kind, namespace, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE completions (
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL,
+    reason TEXT NOT NULL, message TEXT NOT NULL, exit_code INTEGER, finished_at REAL NOT NULL,
+    PRIMARY KEY (kind, namespace, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, time REAL NOT NULL, type TEXT NOT NULL, reason TEXT NOT NULL,
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, message TEXT NOT NULL,
+    count INTEGER NOT NULL
+) STRICT;
+"""
+
+
+class StoreError(UnavailableError):
+    """The state file can't be used."""
+
+    reason = "StoreUnavailable"
+
+
+class StoreFullError(TemporaryError):
+    """The state could not be written."""
+
+    reason = "StoreNotWritable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """An object as it was applied; `body` is its JSON, `digest` its module's when uploaded."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    created_at: float
+    body: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """How a Job or Pod of this generation ended, so that it is not run again."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    reason: str
+    message: str
+    exit_code: int | None
+    finished_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to an object; `type` is Normal or Warning."""
+
+    time: float
+    type: str
+    reason: str
+    kind: str
+    namespace: str
+    name: str
+    message: str
+    count: int = 1
+
+
+class Database:
+    """The open state file. One process, one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: apsw.Connection | None = None
+
+    def open(self) -> None:
+        """Open or create the file and bring its schema up to date. Raises `StoreError`."""
+        make_directory(self._path.parent)
+        try:
+            connection = apsw.Connection(str(self._path))
+            connection.set_busy_timeout(2000)
+            connection.pragma("journal_mode", "wal")
+            connection.pragma("synchronous", "full")
+            connection.pragma("cache_size", -256)
+            version = connection.pragma("user_version")
+            if version > SCHEMA_VERSION:
+                connection.close()
+                raise StoreError(
+                    f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}: "
+                    "run the newer Limpet that wrote it"
+                )
+            if version < SCHEMA_VERSION:
+                with connection:
+                    connection.execute(_SCHEMA)
+                    connection.pragma("user_version", SCHEMA_VERSION)
+        except apsw.Error as error:
+            raise StoreError(f"can't use the state file {self._path}: {error}") from error
+        self._path.chmod(0o600)
+        self._connection = connection
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def _open_connection(self) -> apsw.Connection:
+        assert self._connection is not None, "open() comes first"
+        return self._connection
+
+    def load_objects(self) -> list[StoredObject]:
+        """Return every object, oldest first."""
+        rows = self._open_connection.execute(
+            "SELECT kind, namespace, name, generation, created_at, body, digest"
+            " FROM objects ORDER BY created_at, kind, namespace, name"
+        )
+        return [
+            StoredObject(
+                kind=str(kind),
+                namespace=str(namespace),
+                name=str(name),
+                generation=_int(generation),
+                created_at=_float(created_at),
+                body=str(body),
+                digest=None if digest is None else str(digest),
+            )
+            for kind, namespace, name, generation, created_at, body, digest in rows
+        ]
+
+    def write_objects(self, objects: Sequence[StoredObject]) -> None:
+        """Create or replace these objects, all or none; durable on return."""
+        self._write(
+            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (o.kind, o.namespace, o.name, o.generation, o.created_at, o.body, o.digest)
+                for o in objects
+            ],
+        )
+
+    def delete_object(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and what is known of its end; durable on return."""
+        key = (kind, namespace, name)
+        try:
+            with self._open_connection as connection:
+                where = "WHERE kind = ? AND namespace = ? AND name = ?"
+                connection.execute(f"DELETE FROM objects {where}", key)
+                connection.execute(f"DELETE FROM completions {where}", key)
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
+
+    def load_completions(self) -> list[Completion]:
+        """Return how Jobs and Pods ended."""
+        rows = self._open_connection.execute(
+            "SELECT kind, namespace, name, generation, reason, message, exit_code, finished_at"
+            " FROM completions"
+        )
+        return [
+            Completion(
+                kind=str(kind),
+                namespace=str(namespace),
+                name=str(name),
+                generation=_int(generation),
+                reason=str(reason),
+                message=str(message),
+                exit_code=None if code is None else _int(code),
+                finished_at=_float(finished_at),
+            )
+            for kind, namespace, name, generation, reason, message, code, finished_at in rows
+        ]
+
+    def write_completion(self, completion: Completion) -> None:
+        """Remember how a Job or Pod ended; durable on return."""
+        c = completion
+        self._write(
+            "INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    c.kind,
+                    c.namespace,
+                    c.name,
+                    c.generation,
+                    c.reason,
+                    c.message,
+                    c.exit_code,
+                    c.finished_at,
+                )
+            ],
+        )
+
+    def write_events(self, events: Iterable[Event]) -> None:
+        """Append events and forget the oldest beyond the limit."""
+        self._write(
+            "INSERT INTO events (time, type, reason, kind, namespace, name, message, count)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (e.time, e.type, e.reason, e.kind, e.namespace, e.name, e.message, e.count)
+                for e in events
+            ],
+        )
+        self._write(
+            "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [(_MAX_EVENTS,)]
+        )
+
+    def load_events(self) -> list[Event]:
+        """Return the events that are kept, oldest first."""
+        rows = self._open_connection.execute(
+            "SELECT time, type, reason, kind, namespace, name, message, count FROM events ORDER BY id"
+        )
+        return [
+            Event(
+                time=_float(when),
+                type=str(kind_of_event),
+                reason=str(reason),
+                kind=str(kind),
+                namespace=str(namespace),
+                name=str(name),
+                message=str(message),
+                count=_int(count),
+            )
+            for when, kind_of_event, reason, kind, namespace, name, message, count in rows
+        ]
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            with self._open_connection as connection:
+                connection.executemany(statement, rows)  # type: ignore[arg-type]
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
+
+
+def _write_error(path: Path, error: apsw.Error) -> LimpetError:
+    return StoreFullError(
+        f"can't write the state file {path}: {error}; nothing was changed. "
+        "Free some space on its file system, then try again"
+    )
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int), "a STRICT table holds what it declares"
+    return value
+
+
+def _float(value: object) -> float:
+    assert isinstance(value, int | float), "a STRICT table holds what it declares"
+    return float(value)
+
+
+def encode_body(document: object) -> str:
+    """Encode an object so that equal objects have equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def now() -> float:
+    """Return the wall clock's time, seconds since 1970."""
+    return time.time()

@@ -1,0 +1,180 @@
+"""Modules and the artifacts compiled from them, on disk.
+
+Modules are named by their SHA-256. Artifacts are machine code that workers will run, so a file is only
+ever used when this node wrote it: each carries a keyed BLAKE2b over its name, its description and its
+bytes, under a key that never leaves the data directory. What fails the check is removed and compiled
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from limpet.engine.protocol import ModuleInfo
+from limpet.errors import InvalidInputError
+from limpet.store.files import make_directory, publish, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_MODULE_BYTES = 256 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_CHUNK = 1 << 20
+
+
+class DigestError(InvalidInputError):
+    """Bytes that are not what their digest says, or a digest that is none."""
+
+    reason = "DigestMismatch"
+
+
+@dataclass(slots=True)
+class Artifact:
+    """A verified artifact: an open, read-only descriptor and what compiling learned."""
+
+    descriptor: int
+    info: ModuleInfo
+
+
+class ModuleStore:
+    """The `modules` and `artifacts` folders of a data directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._modules = directory / "modules"
+        self._artifacts = directory / "artifacts"
+        self._key = b""
+
+    def open(self) -> None:
+        """Make the folders and the node's artifact key; remove what an interrupted write left."""
+        for folder in (self._modules, self._artifacts):
+            make_directory(folder)
+            for leftover in folder.glob(".*.part"):
+                leftover.unlink()
+        key_file = self._directory / "artifact.key"
+        if not key_file.exists():
+            write_atomically(key_file, os.urandom(32))
+        self._key = key_file.read_bytes()
+        if len(self._key) != 32:  # torn by something else than us: artifacts can be made again
+            write_atomically(key_file, os.urandom(32))
+            self._key = key_file.read_bytes()
+
+    def has_module(self, digest: str) -> bool:
+        """Whether the module is here."""
+        return self._module_path(digest).exists()
+
+    def open_module(self, digest: str) -> int:
+        """Return a read-only descriptor of the module. Raises FileNotFoundError."""
+        return os.open(self._module_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    def create_module(self) -> StagedModule:
+        """Begin to write a module whose digest is checked at the end."""
+        return StagedModule(self)
+
+    def open_artifact(self, name: str) -> Artifact | None:
+        """Return a verified artifact, or None when there is none that this node wrote."""
+        path = self._artifacts / name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            seal = json.loads((self._artifacts / f"{name}.json").read_bytes())
+            description = seal["description"]
+            if not hmac.compare_digest(seal["mac"], self._mac(name, description, descriptor)):
+                raise ValueError("its authentication code does not match")
+            info = ModuleInfo(
+                imports=tuple(description["imports"]),
+                exports=tuple(description["exports"]),
+                memory_bytes=int(description["memory_bytes"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            os.close(descriptor)
+            self.remove_artifact(name)
+            return None
+        return Artifact(descriptor, info)
+
+    def stage_artifact(self, name: str) -> tuple[Path, int]:
+        """Return a path and a writable descriptor for a compile process to fill."""
+        path = self._artifacts / f".{name}.part"
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        return path, os.open(path, flags, 0o600)
+
+    def seal_artifact(self, name: str, staged: Path, descriptor: int, info: ModuleInfo) -> Artifact:
+        """Publish a finished artifact with this node's authentication code."""
+        description = {
+            "imports": list(info.imports),
+            "exports": list(info.exports),
+            "memory_bytes": info.memory_bytes,
+        }
+        seal = {"description": description, "mac": self._mac(name, description, descriptor)}
+        write_atomically(self._artifacts / f"{name}.json", json.dumps(seal).encode())
+        publish(staged, self._artifacts / name)
+        opened = self.open_artifact(name)
+        if opened is None:
+            raise OSError(f"the artifact {name} changed while it was published")
+        return opened
+
+    def remove_artifact(self, name: str) -> None:
+        """Remove an artifact, which can be compiled again."""
+        (self._artifacts / name).unlink(missing_ok=True)
+        (self._artifacts / f"{name}.json").unlink(missing_ok=True)
+
+    def _module_path(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise DigestError(f"{digest[:80]!r} is not `sha256:` and 64 hexadecimal digits")
+        return self._modules / f"{digest[7:]}.wasm"
+
+    def _mac(self, name: str, description: object, descriptor: int) -> str:
+        text = json.dumps([name, description], sort_keys=True).encode()
+        digest = hashlib.blake2b(text, key=self._key, digest_size=32)
+        offset = 0
+        while chunk := os.pread(descriptor, _CHUNK, offset):
+            digest.update(chunk)
+            offset += len(chunk)
+        return digest.hexdigest()
+
+
+class StagedModule:
+    """A module on its way in: written in pieces, published when the digest is right."""
+
+    def __init__(self, store: ModuleStore) -> None:
+        self._store = store
+        self._path = store._modules / f".{os.urandom(8).hex()}.part"  # noqa: SLF001 - its own half
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.descriptor = os.open(self._path, flags, 0o600)
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.descriptor, view) :]
+
+    def finish(self, digest: str) -> None:
+        """Publish under this digest. Raises `DigestError`, and then nothing is left behind."""
+        if digest != f"sha256:{self._digest.hexdigest()}":
+            self.abandon()
+            raise DigestError(f"the bytes are sha256:{self._digest.hexdigest()}, not {digest[:80]}")
+        self._publish(digest)
+
+    def finish_written(self, digest: str) -> None:
+        """Publish what another process wrote and hashed."""
+        self._publish(digest)
+
+    def _publish(self, digest: str) -> None:
+        os.fsync(self.descriptor)
+        publish(self._path, self._store._module_path(digest))  # noqa: SLF001 - its own half
+        os.close(self.descriptor)
+
+    def abandon(self) -> None:
+        """Forget what was written."""
+        os.close(self.descriptor)
+        self._path.unlink(missing_ok=True)

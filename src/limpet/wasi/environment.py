@@ -1,0 +1,137 @@
+"""Arguments, environment, clocks, randomness and the process's own end.
+
+Source: the functions of the same names in `wasi_snapshot_preview1.witx`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from limpet.wasi import abi, errnos
+from limpet.wasi.endings import GuestExit, GuestTrap
+
+if TYPE_CHECKING:
+    from limpet.wasi.run import StringList, WasiRun
+
+# Wasmtime's bounds: larger statuses and requests end the guest.
+_EXIT_STATUS_END = 126
+_RANDOM_MAX_BYTES = 64 << 20
+_RANDOM_CHUNK_BYTES = 64 * 1024
+_RESOLUTIONS_NS = (
+    round(time.clock_getres(time.CLOCK_REALTIME) * 1e9) or 1,
+    round(time.clock_getres(time.CLOCK_MONOTONIC) * 1e9) or 1,
+)
+
+
+def _sizes_get(run: WasiRun, strings: StringList, count_at: int, size_at: int) -> int:
+    memory = run.memory
+    memory.write_u32(count_at, strings.count)
+    memory.write_u32(size_at, len(strings.joined()))
+    return errnos.SUCCESS
+
+
+def _strings_get(run: WasiRun, strings: StringList, pointers_at: int, strings_at: int) -> int:
+    memory = run.memory
+    if strings.count:
+        memory.require(pointers_at, 4 * strings.count, 4)
+        memory.write(pointers_at, strings.pointers(strings_at))
+        memory.write(strings_at, strings.joined())
+    return errnos.SUCCESS
+
+
+def args_sizes_get(run: WasiRun, count_at: int, size_at: int) -> int:
+    return _sizes_get(run, run.arguments, count_at, size_at)
+
+
+def args_get(run: WasiRun, pointers_at: int, strings_at: int) -> int:
+    return _strings_get(run, run.arguments, pointers_at, strings_at)
+
+
+def environ_sizes_get(run: WasiRun, count_at: int, size_at: int) -> int:
+    return _sizes_get(run, run.environment, count_at, size_at)
+
+
+def environ_get(run: WasiRun, pointers_at: int, strings_at: int) -> int:
+    return _strings_get(run, run.environment, pointers_at, strings_at)
+
+
+def clock_time_get(run: WasiRun, clock: int, _precision: int, time_at: int) -> int:
+    if clock == abi.CLOCK_REALTIME:
+        now = time.time_ns()
+    elif clock == abi.CLOCK_MONOTONIC:
+        now = time.monotonic_ns() - run.origin_ns
+    else:
+        return errnos.BADF if clock < abi.CLOCK_COUNT else errnos.INVAL
+    run.memory.write_u64(time_at, now)
+    return errnos.SUCCESS
+
+
+def clock_res_get(run: WasiRun, clock: int, resolution_at: int) -> int:
+    if clock > abi.CLOCK_MONOTONIC:
+        return errnos.BADF if clock < abi.CLOCK_COUNT else errnos.INVAL
+    run.memory.write_u64(resolution_at, _RESOLUTIONS_NS[clock])
+    return errnos.SUCCESS
+
+
+def random_get(run: WasiRun, buffer_at: int, length: int) -> int:
+    if length <= _RANDOM_CHUNK_BYTES:
+        run.memory.write(buffer_at, os.urandom(length))
+        return errnos.SUCCESS
+    if length > _RANDOM_MAX_BYTES:
+        raise GuestTrap(f"random_get: {length} bytes asked for, {_RANDOM_MAX_BYTES} are the most")
+    run.memory.require(buffer_at, length)
+    end = buffer_at + length
+    for start in range(buffer_at, end, _RANDOM_CHUNK_BYTES):
+        run.memory.write(start, os.urandom(min(_RANDOM_CHUNK_BYTES, end - start)))
+    return errnos.SUCCESS
+
+
+def proc_exit(_run: WasiRun, status: int) -> int:
+    if status >= _EXIT_STATUS_END:
+        raise GuestTrap(f"exit with invalid exit status {status} outside of [0..126)")
+    raise GuestExit(status)
+
+
+def proc_raise(_run: WasiRun, signal: int) -> int:
+    return errnos.NOTSUP if signal < abi.SIGNAL_COUNT else errnos.INVAL
+
+
+def sched_yield(_run: WasiRun) -> int:
+    return errnos.SUCCESS
+
+
+def sock_accept(run: WasiRun, number: int, flags: int, _number_at: int) -> int:
+    if flags & ~abi.FDFLAGS_ALL:
+        return _flags_error(flags)
+    return _not_a_socket(run, number)
+
+
+def sock_recv(
+    run: WasiRun, number: int, _iovs: int, _count: int, flags: int, _size_at: int, _flags_at: int
+) -> int:
+    if flags & ~3:
+        return _flags_error(flags)
+    return _not_a_socket(run, number)
+
+
+def sock_send(run: WasiRun, number: int, _iovs: int, _count: int, flags: int, _size_at: int) -> int:
+    if flags > 0xFFFF:
+        return errnos.OVERFLOW
+    return _not_a_socket(run, number)
+
+
+def sock_shutdown(run: WasiRun, number: int, how: int) -> int:
+    if how & ~3:
+        return errnos.OVERFLOW if how > 0xFF else errnos.INVAL
+    return _not_a_socket(run, number)
+
+
+def _flags_error(flags: int) -> int:
+    """What Wasmtime says to bits that a 16-bit flags type does not have."""
+    return errnos.OVERFLOW if flags > 0xFFFF else errnos.INVAL
+
+
+def _not_a_socket(run: WasiRun, number: int) -> int:
+    return errnos.NOTSOCK if number in run.files.entries else errnos.BADF

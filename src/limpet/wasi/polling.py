@@ -1,0 +1,126 @@
+"""`poll_oneoff`: waiting for clocks and descriptors.
+
+Source: `poll_oneoff`, `$subscription` and `$event` in the witx. All waiting happens in `Control`,
+so a sleeping guest obeys its deadline and an interrupt. As in Wasmtime, a subscription that can't
+be polled fails the whole call, not just its event.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from limpet.wasi import abi, errnos
+from limpet.wasi.descriptors import OpenFile, StandardInput, StandardOutput
+from limpet.wasi.errnos import WasiError
+
+if TYPE_CHECKING:
+    from limpet.wasi.run import WasiRun
+
+# A guest that waits for more things than it can have descriptors is wrong or hostile.
+_MAX_SUBSCRIPTIONS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    """`until_ns` (a moment of CLOCK_MONOTONIC) for clocks; `descriptor` -1: ready at once."""
+
+    userdata: int
+    kind: int
+    until_ns: int | None = None
+    descriptor: int = -1
+    file: OpenFile | None = None
+
+
+def poll_oneoff(
+    run: WasiRun, subscriptions_at: int, events_at: int, count: int, stored_at: int
+) -> int:
+    if not count:
+        return errnos.INVAL
+    memory = run.memory
+    memory.require(subscriptions_at, count * abi.SUBSCRIPTION_BYTES, 8)
+    memory.require(events_at, count * abi.EVENT.size, 8)
+    if count > _MAX_SUBSCRIPTIONS:
+        return errnos.NOMEM
+    subscriptions = [
+        _parse(run, memory.read(subscriptions_at + index * abi.SUBSCRIPTION_BYTES, 48), count)
+        for index in range(count)
+    ]
+    ready = _wait(run, subscriptions)
+    is_lone_sleep = count == 1
+    for index, subscription in enumerate(ready):
+        memory.write(events_at + index * abi.EVENT.size, _event(subscription, is_lone_sleep))
+    memory.write_u32(stored_at, len(ready))
+    return errnos.SUCCESS
+
+
+def _parse(run: WasiRun, raw: bytes, count: int) -> _Subscription:
+    userdata, kind, clock, timeout, _precision, flags = abi.SUBSCRIPTION_CLOCK.unpack(raw)
+    if kind == abi.EVENTTYPE_CLOCK:
+        if clock >= abi.CLOCK_COUNT or flags & ~abi.SUBCLOCKFLAGS_ABSTIME:
+            raise WasiError(errnos.INVAL)
+        is_absolute = flags & abi.SUBCLOCKFLAGS_ABSTIME
+        # A single relative sleep works on any clock, as in Wasmtime.
+        if clock > abi.CLOCK_MONOTONIC and (is_absolute or count > 1):
+            raise WasiError(errnos.INVAL)
+        if not is_absolute:
+            until_ns = time.monotonic_ns() + timeout
+        elif clock == abi.CLOCK_MONOTONIC:
+            until_ns = run.origin_ns + timeout
+        else:
+            until_ns = time.monotonic_ns() + max(timeout - time.time_ns(), 0)
+        return _Subscription(userdata, kind, until_ns=until_ns)
+    if kind > abi.EVENTTYPE_FD_WRITE:
+        raise WasiError(errnos.INVAL)
+    entry = run.files.entries.get(clock)  # the descriptor's number lies where the clock's id does
+    if isinstance(entry, OpenFile):
+        if kind == abi.EVENTTYPE_FD_WRITE and not entry.may_write:
+            raise WasiError(errnos.PERM)
+        return _Subscription(userdata, kind, file=entry)
+    expected = StandardInput if kind == abi.EVENTTYPE_FD_READ else StandardOutput
+    if not isinstance(entry, expected):
+        raise WasiError(errnos.BADF)
+    return _Subscription(userdata, kind, descriptor=entry.stream.poll_descriptor())
+
+
+def _wait(run: WasiRun, subscriptions: list[_Subscription]) -> list[_Subscription]:
+    """Those that are ready, in order, at least one."""
+    moments = [each.until_ns for each in subscriptions if each.until_ns is not None]
+    until_ns = min(moments) if moments else None
+    if any(each.until_ns is None and each.descriptor < 0 for each in subscriptions):
+        until_ns = 0  # something is ready already: only look at the rest
+    masks: dict[int, int] = {}
+    for each in subscriptions:
+        if each.descriptor >= 0:
+            mask = select.POLLIN if each.kind == abi.EVENTTYPE_FD_READ else select.POLLOUT
+            masks[each.descriptor] = masks.get(each.descriptor, 0) | mask
+    woken = run.control.wait(masks, until_ns)
+    now = time.monotonic_ns()
+    ready = []
+    for each in subscriptions:
+        if each.until_ns is not None:
+            is_ready = each.until_ns <= now
+        elif each.descriptor >= 0:
+            mask = select.POLLIN if each.kind == abi.EVENTTYPE_FD_READ else select.POLLOUT
+            is_ready = bool(
+                woken.get(each.descriptor, 0) & (mask | ~(select.POLLIN | select.POLLOUT))
+            )
+        else:
+            is_ready = True
+        if is_ready:
+            ready.append(each)
+    return ready
+
+
+def _event(subscription: _Subscription, is_lone: bool) -> bytes:  # noqa: FBT001
+    flags = 0
+    # Wasmtime reports one byte for everything but a clock, and for a clock that is alone.
+    amount = 0 if subscription.kind == abi.EVENTTYPE_CLOCK and not is_lone else 1
+    file = subscription.file
+    if file is not None and subscription.kind == abi.EVENTTYPE_FD_READ:
+        size = os.fstat(file.descriptor).st_size
+        flags = abi.EVENTRWFLAGS_HANGUP if size <= file.position else 0
+    return abi.EVENT.pack(subscription.userdata, errnos.SUCCESS, subscription.kind, amount, flags)

@@ -1,0 +1,176 @@
+"""Reading, writing and seeking: the calls that most guests spend their time in.
+
+Source: `fd_read`, `fd_write`, `fd_pread`, `fd_pwrite`, `fd_seek`, `fd_tell` in
+`wasi_snapshot_preview1.witx`. As in Wasmtime, a vectored call moves the first buffer that is not
+empty and reports a partial transfer: allowed by the interface, and no length that a guest makes up
+is ever allocated.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from limpet.wasi import abi, errnos
+from limpet.wasi.descriptors import OpenFile, StandardInput, StandardOutput
+from limpet.wasi.endings import GuestTrap
+from limpet.wasi.errnos import WasiError
+from limpet.wasi.streams import StreamFullError
+
+if TYPE_CHECKING:
+    from limpet.wasi.run import WasiRun
+
+# One host call copies at most this much in: Wasmtime's allowance for a call.
+_CALL_MAX_BYTES = 128 << 20
+_U64_END = 1 << 64
+_OFFSET_END = 1 << 63
+_IOVEC = abi.IOVEC
+_unpack_iovec = _IOVEC.unpack_from
+# Between looks at the deadline while skipping empty buffers.
+_VECTORS_PER_CHECK = 4096
+
+
+def _first_buffer(run: WasiRun, vectors_at: int, count: int) -> tuple[int, int]:
+    """The first buffer that is not empty, in bounds; (0, 0) when there is none."""
+    memory = run.memory
+    size = 8 * count
+    if vectors_at & 3 or vectors_at + size > memory.size:
+        memory.require(vectors_at, size, 4)
+    if size > _CALL_MAX_BYTES:
+        raise WasiError(errnos.NOMEM)
+    if not count:
+        return 0, 0
+    pointer, length = _unpack_iovec(memory.view, vectors_at)
+    if not length:
+        pointer, length = _skip_empty(run, vectors_at, size)
+    if pointer + length > memory.size:
+        memory.require(pointer, length)
+    if length + size > _CALL_MAX_BYTES:
+        raise WasiError(errnos.NOMEM)
+    return pointer, length
+
+
+def _skip_empty(run: WasiRun, vectors_at: int, size: int) -> tuple[int, int]:
+    end = vectors_at + size
+    step = _VECTORS_PER_CHECK * _IOVEC.size
+    for start in range(vectors_at, end, step):
+        run.control.check()
+        piece = run.memory.read(start, min(step, end - start))
+        for pointer, length in _IOVEC.iter_unpack(piece):
+            if length:
+                return pointer, length
+    return 0, 0
+
+
+def fd_write(run: WasiRun, number: int, vectors_at: int, count: int, written_at: int) -> int:
+    pointer, length = _first_buffer(run, vectors_at, count)
+    entry = run.files.entries.get(number)
+    memory = run.memory
+    if entry.__class__ is StandardOutput:
+        assert isinstance(entry, StandardOutput)
+        if length:
+            try:
+                entry.stream.write(bytes(memory.view[pointer : pointer + length]), run.control)
+            except StreamFullError as full:
+                raise GuestTrap(
+                    f"wrote more than {full.limit_bytes} bytes to {entry.name}"
+                ) from None
+            except BrokenPipeError:
+                return errnos.IO  # as Wasmtime reports a closed stream
+    elif entry.__class__ is OpenFile:
+        assert isinstance(entry, OpenFile)
+        length = _write_file(run, entry, pointer, length)
+    else:
+        return errnos.BADF
+    memory.write_u32(written_at, length)
+    return errnos.SUCCESS
+
+
+def _write_file(run: WasiRun, file: OpenFile, pointer: int, length: int) -> int:
+    with run.memory.slice(pointer, length) as data:
+        if file.flags & abi.FDFLAGS_APPEND:
+            written = os.pwritev(file.descriptor, (data,), 0, os.RWF_APPEND)
+            file.position = os.fstat(file.descriptor).st_size
+        else:
+            written = os.pwrite(file.descriptor, data, _offset(file.position))
+            file.position += written
+    return written
+
+
+def fd_read(run: WasiRun, number: int, vectors_at: int, count: int, read_at: int) -> int:
+    pointer, length = _first_buffer(run, vectors_at, count)
+    entry = run.files.entries.get(number)
+    memory = run.memory
+    if entry.__class__ is StandardInput:
+        assert isinstance(entry, StandardInput)
+        if length:
+            data = entry.stream.read(length, run.control)
+            length = len(data)
+            memory.write(pointer, data)
+    elif entry.__class__ is OpenFile:
+        assert isinstance(entry, OpenFile)
+        with memory.slice(pointer, length) as buffer:
+            length = os.preadv(entry.descriptor, (buffer,), _offset(entry.position))
+        entry.position += length
+    else:
+        return errnos.BADF
+    memory.write_u32(read_at, length)
+    return errnos.SUCCESS
+
+
+def fd_pread(
+    run: WasiRun, number: int, vectors_at: int, count: int, offset: int, read_at: int
+) -> int:
+    pointer, length = _first_buffer(run, vectors_at, count)
+    entry = run.files.entries.get(number)
+    if isinstance(entry, StandardInput):
+        return errnos.SPIPE
+    file = run.files.file(number)
+    with run.memory.slice(pointer, length) as buffer:
+        length = os.preadv(file.descriptor, (buffer,), _offset(offset))
+    run.memory.write_u32(read_at, length)
+    return errnos.SUCCESS
+
+
+def fd_pwrite(
+    run: WasiRun, number: int, vectors_at: int, count: int, offset: int, written_at: int
+) -> int:
+    pointer, length = _first_buffer(run, vectors_at, count)
+    entry = run.files.entries.get(number)
+    if isinstance(entry, StandardOutput):
+        return errnos.SPIPE
+    file = run.files.file(number)
+    with run.memory.slice(pointer, length) as data:
+        if file.flags & abi.FDFLAGS_APPEND:  # Linux ignores the offset then; so does Wasmtime
+            length = os.pwritev(file.descriptor, (data,), 0, os.RWF_APPEND)
+        else:
+            length = os.pwrite(file.descriptor, data, _offset(offset))
+    run.memory.write_u32(written_at, length)
+    return errnos.SUCCESS
+
+
+def _offset(offset: int) -> int:
+    """An offset that the kernel's signed type can hold; it refuses negative ones."""
+    if offset >= _OFFSET_END:
+        raise WasiError(errnos.INVAL)
+    return offset
+
+
+def fd_seek(run: WasiRun, number: int, offset: int, whence: int, position_at: int) -> int:
+    if whence > abi.WHENCE_END:
+        return errnos.INVAL
+    file = run.files.seekable(number)
+    if whence == abi.WHENCE_CUR:
+        offset += file.position
+    elif whence == abi.WHENCE_END:
+        offset += os.fstat(file.descriptor).st_size
+    if not 0 <= offset < _U64_END:
+        return errnos.INVAL
+    file.position = offset
+    run.memory.write_u64(position_at, offset)
+    return errnos.SUCCESS
+
+
+def fd_tell(run: WasiRun, number: int, position_at: int) -> int:
+    run.memory.write_u64(position_at, run.files.seekable(number).position)
+    return errnos.SUCCESS

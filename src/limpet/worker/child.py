@@ -1,0 +1,269 @@
+"""What a forked process does: take its role, its descriptors and its configuration, and never return.
+
+Roles: `app` runs one app, `compile` turns a module into an artifact, `fetch` downloads a module,
+`router` is the ingress. Each gets its control socket first, then its configuration, then the role's
+own descriptors; anything else that the zygote had open is closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+from limpet.engine.protocol import Limits, Outcome, OutcomeKind, Preopen
+from limpet.errors import LimpetError
+from limpet.trigger.command import CommandTrigger
+from limpet.trigger.http import HttpTrigger
+from limpet.worker.channel import Channel
+from limpet.worker.config import (
+    CompileConfig,
+    FetchConfig,
+    RouterConfig,
+    WorkerConfig,
+    read_config,
+)
+from limpet.worker.loop import READ, Loop
+from limpet.worker.messages import (
+    Compiled,
+    Drain,
+    Failed,
+    Finished,
+    MessageError,
+    Notice,
+    ProbeRequest,
+    ProbeResult,
+    Ready,
+    Spawn,
+    Stats,
+    StatsRequest,
+)
+from limpet.worker.process import set_process_name
+
+if TYPE_CHECKING:
+    from limpet.engine.protocol import Engine
+
+_MAX_EXIT_CODE = 255
+_INTERNAL_FAILURE = 70  # EX_SOFTWARE of sysexits.h
+
+
+def run_child(spawn: Spawn, descriptors: list[int], engine: Engine) -> NoReturn:
+    """Do the role's work and exit. A defect ends up in the app's log, never in the zygote."""
+    code = _INTERNAL_FAILURE
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control, config, *rest = descriptors
+        channel = Channel.from_descriptor(control)
+        if spawn.role == "app":
+            code = _App(channel, read_config(config, WorkerConfig), rest, engine).run()
+        elif spawn.role == "compile":
+            set_process_name("limpet-compile")
+            code = _compile(channel, read_config(config, CompileConfig), rest, engine)
+        elif spawn.role == "fetch":
+            set_process_name("limpet-fetch")
+            from limpet.registry.fetch import fetch_module
+
+            code = fetch_module(channel, read_config(config, FetchConfig), rest[0])
+        elif spawn.role == "router":
+            set_process_name("limpet-ingress")
+            from limpet.ingress.router import run_router
+
+            code = run_router(channel, read_config(config, RouterConfig), rest)
+    except BaseException:  # noqa: BLE001 - the process ends here whatever it was
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _compile(channel: Channel, config: CompileConfig, descriptors: list[int], engine: Engine) -> int:
+    del config  # one engine so far: the zygote's
+    module_file, artifact_file = descriptors
+    module = os.pread(module_file, os.fstat(module_file).st_size, 0)
+    try:
+        artifact, info = engine.compile_module(module)
+        view = memoryview(artifact)
+        while view:
+            view = view[os.write(artifact_file, view) :]
+        os.fsync(artifact_file)
+    except LimpetError as error:
+        channel.send(Failed(error.reason, str(error), error.is_retryable))
+        return 1
+    except OSError as error:
+        channel.send(Failed("ArtifactNotWritten", f"can't write the artifact: {error}", True))
+        return 1
+    channel.send(Compiled(info.imports[:256], info.exports[:256], info.memory_bytes))
+    return 0
+
+
+class _App:
+    """One app's worker from its first instruction to its last."""
+
+    def __init__(
+        self, channel: Channel, config: WorkerConfig, descriptors: list[int], engine: Engine
+    ) -> None:
+        self._started_at = time.monotonic()
+        self._channel = channel
+        self._config = config
+        self._engine = engine
+        self._loop = Loop()
+        self._code = 0
+        self._is_draining = False
+        self._http: HttpTrigger | None = None
+        self._command: CommandTrigger | None = None
+        artifact, stdout, stderr, *rest = descriptors
+        self._artifact = artifact
+        self._listeners = [socket.socket(fileno=number) for number in rest[: config.listeners]]
+        self._preopens = [
+            Preopen(path.encode(), descriptor, is_read_only)
+            for (path, is_read_only), descriptor in zip(
+                config.preopens, rest[config.listeners :], strict=True
+            )
+        ]
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+
+    def run(self) -> int:
+        """Load the program, serve until told to stop, return the exit code."""
+        config = self._config
+        set_process_name(f"app:{config.app.rpartition('/')[2]}")
+        signal.signal(signal.SIGTERM, lambda *_: self._drain())
+        try:
+            program = self._engine.load(
+                self._artifact, limits=Limits(memory_bytes=config.memory_bytes)
+            )
+        except LimpetError as error:
+            self._channel.send(Finished("LoadFailed", 1, str(error)[:2000], 0))
+            return 1
+        os.close(self._artifact)
+        self._loop.register(self._channel.fileno(), READ, self._on_control)
+        if config.trigger == "http":
+            self._http = HttpTrigger(
+                self._loop,
+                program,
+                config,
+                listeners=self._listeners,
+                preopens=self._preopens,
+                settings=config.http_settings(),
+                on_drained=self._loop.stop,
+                log=_log,
+            )
+            self._http.start()
+            if config.idle_timeout_seconds:
+                self._watch_idleness(config.idle_timeout_seconds)
+        else:
+            self._command = CommandTrigger(
+                self._loop,
+                program,
+                config,
+                preopens=self._preopens,
+                on_finished=self._on_command_finished,
+            )
+            self._command.start()
+        gc.freeze()  # what lives now lives on: collecting it would only unshare its pages
+        self._channel.send(Ready((time.monotonic() - self._started_at) * 1e3))
+        self._loop.run()
+        return self._code
+
+    def _on_control(self, _events: int) -> None:
+        try:
+            received = self._channel.receive()
+        except MessageError as error:
+            _log(f"limpet: ending: the agent sent {error}")
+            received = None
+        if received is None:
+            self._loop.unregister(self._channel.fileno())
+            self._drain()
+            return
+        message = received[0]
+        if isinstance(message, Drain):
+            self._drain()
+        elif isinstance(message, StatsRequest):
+            self._channel.send(self._stats())
+        elif isinstance(message, ProbeRequest):
+            self._probe(message)
+
+    def _drain(self) -> None:
+        if self._is_draining:
+            return
+        self._is_draining = True
+        if self._http is not None:
+            self._http.drain()
+        elif self._command is not None:
+            self._command.stop()
+        else:
+            self._loop.stop()
+
+    def _on_command_finished(self, outcome: Outcome) -> None:
+        is_exit = outcome.kind is OutcomeKind.EXIT
+        self._code = min(outcome.exit_code, _MAX_EXIT_CODE) if is_exit else 1
+        if not self._is_draining:
+            self._send(
+                Finished(
+                    outcome.kind.value,
+                    outcome.exit_code,
+                    outcome.message[:2000],
+                    outcome.memory_bytes,
+                )
+            )
+        self._loop.stop()
+
+    def _watch_idleness(self, seconds: float) -> None:
+        http = self._http
+        assert http is not None, "only http apps scale to zero"
+
+        def check() -> None:
+            idle = time.monotonic() - http.last_request_at
+            if idle >= seconds and not http.in_flight and not http.queued:
+                self._send(Notice("Idle", ""))
+                self._loop.call_later(seconds, check)
+            else:
+                self._loop.call_later(max(seconds - idle, 0.05), check)
+
+        self._loop.call_later(seconds, check)
+
+    def _stats(self) -> Stats:
+        http = self._http
+        if http is None:
+            return Stats(0, 0, 1, 0, 0, ())
+        return Stats(
+            http.requests,
+            http.failed,
+            http.in_flight,
+            http.queued,
+            http.connections,
+            tuple(http.latency.counts),
+        )
+
+    def _probe(self, request: ProbeRequest) -> None:
+        if self._http is None:
+            self._send(ProbeResult(request.probe, 0, "a command has no http probe"))
+            return
+        headers = [
+            (name.strip(), value.strip())
+            for name, _, value in (line.partition(":") for line in request.headers.splitlines())
+        ]
+        self._http.probe(
+            request.path,
+            headers,
+            lambda status: self._send(ProbeResult(request.probe, status, "")),
+        )
+
+    def _send(self, message: Finished | Notice | ProbeResult) -> None:
+        """Tell the agent. When it is gone there is nobody to tell, and EOF ends this worker soon."""
+        try:
+            self._channel.send(message)
+        except (BrokenPipeError, ConnectionError):
+            self._drain()
+
+
+def _log(line: str) -> None:
+    """Write a line of the platform's own to the app's log."""
+    os.write(2, line.encode("utf-8", "replace") + b"\n")

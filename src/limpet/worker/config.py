@@ -1,0 +1,100 @@
+"""What a worker is told when it starts; it travels in a memory file, never in arguments.
+
+Environment values may be secrets: the file is anonymous, sealed and read once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from typing import TypeVar
+
+from limpet.settings import HttpSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """One app's worker. Descriptors follow the configuration's in this order: artifact, standard
+    output, standard error, `listeners` sockets, one directory per entry of `preopens`.
+
+    `preopens` holds (guest path, is read-only) pairs. `memory_bytes` caps the guest's linear memory.
+    """
+
+    app: str
+    worker: str
+    engine: str
+    trigger: str
+    memory_bytes: int
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = field(repr=False)
+    preopens: tuple[tuple[str, bool], ...] = ()
+    listeners: int = 0
+    deadline_seconds: float | None = None
+    path: str = "/"
+    methods: tuple[str, ...] = ()
+    queue: int = 256
+    max_body_bytes: int = 8 << 20
+    max_response_bytes: int = 8 << 20
+    idle_timeout_seconds: float | None = None
+    passes_authorization: bool = False
+    http: dict[str, float] = field(default_factory=dict)
+
+    def http_settings(self) -> HttpSettings:
+        """Return the operator's HTTP settings that came along."""
+        kinds = {entry.name: int if entry.type == "int" else float for entry in fields(HttpSettings)}
+        return HttpSettings(**{name: kinds[name](value) for name, value in self.http.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileConfig:
+    """A compile process. Descriptors: the module to read, the artifact to write."""
+
+    engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchConfig:
+    """A download. Descriptors: the file to write. `digest`, when given, must come out."""
+
+    scheme: str
+    location: str
+    digest: str | None
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterConfig:
+    """The ingress router. Descriptors: `listeners` sockets."""
+
+    listeners: int
+    http: dict[str, float]
+
+
+_Config = TypeVar("_Config", WorkerConfig, CompileConfig, FetchConfig, RouterConfig)
+
+
+def write_config(config: WorkerConfig | CompileConfig | FetchConfig | RouterConfig) -> int:
+    """Put the configuration into a sealed memory file and return its descriptor."""
+    descriptor = os.memfd_create("limpet-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    data = json.dumps(asdict(config)).encode()
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def read_config(descriptor: int, kind: type[_Config]) -> _Config:
+    """Read what `write_config` wrote. It comes from the agent, so its shape is trusted."""
+    size = os.fstat(descriptor).st_size
+    document = json.loads(os.pread(descriptor, size, 0))
+    for entry in fields(kind):
+        value = document[entry.name]
+        if isinstance(value, list):
+            document[entry.name] = tuple(
+                tuple(item) if isinstance(item, list) else item for item in value
+            )
+    return kind(**document)

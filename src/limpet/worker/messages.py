@@ -1,0 +1,274 @@
+"""What launcher, agent, zygote and workers say to each other: small, flat, typed.
+
+A message is one JSON object in one packet: its class's name under `type` and its fields. Decoding is
+strict because a worker runs hostile code: an unknown type, a missing, surplus or mistyped field is a
+`MessageError`, and the receiver ends the peer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TypeAlias, get_args
+
+from limpet.errors import InvalidInputError
+
+MAX_MESSAGE_BYTES = 64 << 10
+
+
+class MessageError(InvalidInputError):
+    """A packet that is not one of the messages below."""
+
+    reason = "InvalidMessage"
+
+
+# agent -> zygote
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Fork a process. Descriptors: its control socket, its configuration, then the role's own."""
+
+    worker: str
+    role: str
+
+
+# zygote -> agent, launcher -> agent
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The process exists."""
+
+    worker: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The kernel refused to fork."""
+
+    worker: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A process ended; `status` is wait(2)'s, `peak_bytes` its largest resident size."""
+
+    pid: int
+    status: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReady:
+    """The zygote's first words: the engine it has, and what artifacts for it depend on."""
+
+    name: str
+    version: str
+    artifact_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteStarted:
+    """A zygote is there; its socket comes along. `restarts` counts those that died before it."""
+
+    pid: int
+    restarts: int
+    status: int
+
+
+# agent -> launcher
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Hold this listening socket (comes along) for the agent that follows when this one dies."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close the socket held under this name."""
+
+    name: str
+
+
+# agent -> worker
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Finish what is in flight, take nothing new, exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsRequest:
+    """Answer with Stats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """Run one request as a probe; `headers` is `Name: value` lines."""
+
+    probe: int
+    path: str
+    headers: str
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The ingress router's new table, as JSON."""
+
+    table: str
+
+
+# worker -> agent
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The app is loaded and serving; how long that took since the process was forked."""
+
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The process is about to exit: `reason` is an OutcomeKind, or Idle, Drained, LoadFailed."""
+
+    reason: str
+    exit_code: int
+    message: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters since the worker's start; `latency` is a histogram's counts."""
+
+    requests: int
+    failed: int
+    in_flight: int
+    queued: int
+    connections: int
+    latency: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The HTTP status a probe got; 0 when it was not answered, with the reason in `message`."""
+
+    probe: int
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The artifact has been written to its descriptor."""
+
+    imports: tuple[str, ...]
+    exports: tuple[str, ...]
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The module has been downloaded to its descriptor."""
+
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A compile or fetch process gives up."""
+
+    reason: str
+    message: str
+    is_retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something for the app's events."""
+
+    reason: str
+    message: str
+
+
+Message: TypeAlias = (
+    Spawn
+    | Spawned
+    | SpawnFailed
+    | Exited
+    | EngineReady
+    | ZygoteStarted
+    | Keep
+    | Drop
+    | Drain
+    | StatsRequest
+    | ProbeRequest
+    | Routes
+    | Ready
+    | Finished
+    | Stats
+    | ProbeResult
+    | Compiled
+    | Fetched
+    | Failed
+    | Notice
+)
+
+_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
+_FIELDS = {
+    name: {entry.name: str(entry.type) for entry in fields(kind)} for name, kind in _TYPES.items()
+}
+_MAX_INT = 1 << 53
+
+
+def encode_message(message: Message) -> bytes:
+    """Encode for `decode_message`. Raises `MessageError` when it is over MAX_MESSAGE_BYTES."""
+    body = json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"a {type(message).__name__} message of {len(body)} bytes is too large")
+    return body
+
+
+def decode_message(packet: bytes) -> Message:
+    """Decode one packet; `MessageError` for anything that `encode_message` would not make."""
+    try:
+        document = json.loads(packet)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"not a message: {error}") from error
+    if not isinstance(document, dict):
+        raise MessageError("not a message: not an object")
+    name = document.pop("type", None)
+    kinds = _FIELDS.get(name) if isinstance(name, str) else None
+    if kinds is None or not isinstance(name, str):
+        raise MessageError(f"unknown message type {name!r:.40}")
+    if document.keys() != kinds.keys():
+        raise MessageError(f"{name}: its fields are {sorted(kinds)}, not {sorted(document)!r:.200}")
+    values = {key: _convert(value, kinds[key], f"{name}.{key}") for key, value in document.items()}
+    return _TYPES[name](**values)  # type: ignore[arg-type]  # checked against the fields above
+
+
+def _convert(value: object, kind: str, where: str) -> object:
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and -_MAX_INT < value < _MAX_INT:
+        if kind == "int" and isinstance(value, int):
+            return value
+        if kind == "float":
+            return float(value)
+    if isinstance(value, list):
+        item = {"tuple[str, ...]": str, "tuple[int, ...]": int}.get(kind)
+        if item is not None and all(type(entry) is item for entry in value):
+            return tuple(value)
+    raise MessageError(f"{where}: expected {kind}, got {value!r:.40}")

@@ -1,0 +1,308 @@
+"""The agent's side of the processes that the zygote forks: start, talk, notice the end, say why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from limpet.worker.channel import Channel, close_all
+from limpet.worker.messages import (
+    EngineReady,
+    Exited,
+    Finished,
+    Message,
+    MessageError,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_STATUS_PATIENCE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitInfo:
+    """How a process ended. `reason` is one word: Completed, Error, Trap, OutOfMemory,
+    DeadlineExceeded, Signal, LoadFailed, InternalError, SpawnFailed or Unknown."""
+
+    reason: str
+    message: str
+    exit_code: int | None = None
+    signal: str | None = None
+    peak_bytes: int = 0
+    finished_at: float = 0.0
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the process did what it was there for."""
+        return self.reason == "Completed"
+
+
+class Process:
+    """One process that the zygote forked for us."""
+
+    def __init__(
+        self,
+        name: str,
+        channel: Channel,
+        *,
+        on_message: Callable[[Process, Message], None],
+        on_exit: Callable[[Process, ExitInfo], None],
+    ) -> None:
+        self.name = name
+        self.pid: int | None = None
+        self.spawned_at = time.monotonic()
+        self.finished: Finished | None = None
+        self._channel: Channel | None = channel
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._pidfd: int | None = None
+        self._is_over = False
+        channel.set_blocking(False)
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
+
+    def send(self, message: Message) -> bool:
+        """Send a message; False when the process is gone or does not read."""
+        if self._channel is None:
+            return False
+        try:
+            self._channel.send(message)
+        except OSError:
+            return False
+        return True
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal. A pidfd can't hit another process that got the same number."""
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _read(self) -> None:
+        while self._channel is not None:
+            try:
+                received = self._channel.receive()
+            except BlockingIOError:
+                return
+            except MessageError as error:
+                # A worker that breaks the protocol is not asked again.
+                self._close_channel()
+                self.finished = Finished("Error", 1, f"ended for breaking the protocol: {error}", 0)
+                self.kill()
+                return
+            if received is None:
+                self._close_channel()
+                if self.pid is None:
+                    self._end(ExitInfo(reason="SpawnFailed", message="the zygote died", exit_code=None))
+                return
+            message, descriptors = received
+            close_all(descriptors)
+            if isinstance(message, Finished):
+                self.finished = message
+            self._on_message(self, message)
+
+    def set_pid(self, pid: int) -> None:
+        """Learn the process's number and watch its life."""
+        self.pid = pid
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return  # it is over already; its status is on the way
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+
+    def _on_death(self) -> None:
+        self._close_pidfd()
+        loop = asyncio.get_running_loop()
+        # Its parent reports the status. A parent that died with it can't, so don't wait for ever.
+        loop.call_later(
+            _STATUS_PATIENCE_SECONDS,
+            lambda: self._end(ExitInfo(reason="Unknown", message="ended, and nobody saw how")),
+        )
+
+    def set_status(self, status: int, peak_bytes: int) -> None:
+        """Learn how the process ended."""
+        self._read()  # its last words come before its death
+        self._end(classify_exit(status, self.finished, peak_bytes=peak_bytes))
+
+    def fail(self, message: str) -> None:
+        """Give up a process that could not be forked."""
+        self._end(ExitInfo(reason="SpawnFailed", message=message))
+
+    def _end(self, info: ExitInfo) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._close_channel()
+        self._close_pidfd()
+        self._on_exit(self, info)
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+class Zygote:
+    """The agent's connection to the zygote, which may be replaced while the agent lives."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self._engine: asyncio.Future[EngineReady] | None = None
+        self._channel: Channel | None = None
+        self._waiting: deque[tuple[Process, Spawn, list[int]]] = deque()
+        self._starting: dict[str, Process] = {}
+        self._running: dict[int, Process] = {}
+
+    def attach(self, channel: Channel, pid: int) -> None:
+        """Use this zygote from now on, beginning with what waits for one."""
+        self.detach()
+        channel.set_blocking(False)
+        self._channel = channel
+        self.pid = pid
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
+        while self._waiting:
+            process, spawn, descriptors = self._waiting.popleft()
+            self._send(process, spawn, descriptors)
+
+    def detach(self) -> None:
+        """Let go of the zygote. What it has not confirmed is given up: that process sees EOF."""
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+            unconfirmed, self._starting = self._starting, {}
+            for process in unconfirmed.values():
+                process.fail("the zygote died")
+
+    def spawn(
+        self,
+        name: str,
+        role: str,
+        descriptors: Sequence[int],
+        *,
+        on_message: Callable[[Process, Message], None],
+        on_exit: Callable[[Process, ExitInfo], None],
+    ) -> Process:
+        """Fork a process. The descriptors stay the caller's; `name` is unique."""
+        ours, theirs = Channel.pair()
+        process = Process(name, ours, on_message=on_message, on_exit=on_exit)
+        copies = [os.dup(descriptor) for descriptor in (theirs.fileno(), *descriptors)]
+        theirs.close()
+        self._send(process, Spawn(name, role), copies)
+        return process
+
+    def _send(self, process: Process, spawn: Spawn, descriptors: list[int]) -> None:
+        if self._channel is None:
+            self._waiting.append((process, spawn, descriptors))
+            return
+        try:
+            self._channel.send(spawn, descriptors)
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            # Dead or drowned: the launcher will bring another one.
+            self.detach()
+            self._waiting.append((process, spawn, descriptors))
+            return
+        self._starting[spawn.worker] = process
+        close_all(descriptors)
+
+    def _read(self) -> None:
+        while self._channel is not None:
+            try:
+                received = self._channel.receive()
+            except BlockingIOError:
+                return
+            except MessageError:
+                received = None
+            if received is None:
+                self.detach()
+                return
+            message, descriptors = received
+            close_all(descriptors)
+            if isinstance(message, Spawned):
+                process = self._starting.pop(message.worker, None)
+                if process is not None:
+                    self._running[message.pid] = process
+                    process.set_pid(message.pid)
+            elif isinstance(message, SpawnFailed):
+                process = self._starting.pop(message.worker, None)
+                if process is not None:
+                    process.fail(message.message)
+            elif isinstance(message, Exited):
+                self.on_exited(message)
+            elif isinstance(message, EngineReady):
+                self._set_engine(message)
+
+    def _set_engine(self, message: EngineReady) -> None:
+        if self._engine is None or self._engine.done():
+            self._engine = asyncio.get_running_loop().create_future()
+        self._engine.set_result(message)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine's name and version for people; empty until the first zygote has told."""
+        if self._engine is None or not self._engine.done():
+            return ""
+        ready = self._engine.result()
+        return f"{ready.name} {ready.version}"
+
+    async def engine(self) -> EngineReady:
+        """Return what the zygote's engine is, waiting for the first zygote."""
+        if self._engine is None:
+            self._engine = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._engine)
+
+    def on_exited(self, message: Exited) -> None:
+        """Take a status that the zygote, or the launcher in its place, has reaped."""
+        process = self._running.pop(message.pid, None)
+        if process is not None:
+            process.set_status(message.status, message.peak_bytes)
+
+
+def classify_exit(status: int, finished: Finished | None, *, peak_bytes: int = 0) -> ExitInfo:
+    """Combine a wait status with the process's last words into one reason."""
+    code = os.waitstatus_to_exitcode(status)
+    common = {"peak_bytes": peak_bytes, "finished_at": time.time()}
+    if finished is not None:
+        if finished.reason == "Exit":
+            is_success = finished.exit_code == 0
+            return ExitInfo(
+                reason="Completed" if is_success else "Error",
+                message="" if is_success else f"exited with code {finished.exit_code}",
+                exit_code=finished.exit_code,
+                **common,  # type: ignore[arg-type]
+            )
+        return ExitInfo(reason=finished.reason, message=finished.message, exit_code=1, **common)  # type: ignore[arg-type]
+    if code < 0:
+        name = _signal_name(-code)
+        return ExitInfo(reason="Signal", message=f"killed by {name}", signal=name, **common)  # type: ignore[arg-type]
+    if code == 0:
+        return ExitInfo(reason="Completed", message="", exit_code=0, **common)  # type: ignore[arg-type]
+    return ExitInfo(
+        reason="InternalError",
+        message=f"the worker itself failed (exit code {code}); its log has the traceback",
+        exit_code=code,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+

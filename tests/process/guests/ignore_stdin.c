@@ -1,0 +1,7 @@
+/* Answers without reading the body. */
+#include <stdio.h>
+
+int main(void)
+{
+    return printf("Content-Type: text/plain\n\nunread\n") < 0;
+}

@@ -1,0 +1,6 @@
+/* Computes forever, without a host call. */
+int main(void)
+{
+    for (volatile unsigned i = 0;; i++) {
+    }
+}
