@@ -6,7 +6,6 @@ flags whatever the CLI passes as overrides. Unknown keys are refused with the ne
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -158,6 +157,8 @@ def _set(
     }
     path = f"{group}.{key}"
     if path not in known:
+        import difflib
+
         near = difflib.get_close_matches(path, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
         raise SettingsError(f"{source}: unknown setting {path}{hint}")

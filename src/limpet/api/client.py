@@ -24,7 +24,7 @@ from limpet.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO, Self
@@ -45,7 +45,7 @@ class ExitInfo(TypedDict):
     message: str
     exit_code: int | None
     signal: str | None
-    finished_at: str
+    finished_at: str | None
 
 
 class WorkerInfo(TypedDict):
@@ -217,7 +217,7 @@ class Client:
         name: str,
         query: Mapping[str, object],
         tick_seconds: float | None = None,
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """An app's log, line by line with its newline, as the node sends it.
 
         With `follow` in the query and `tick_seconds`, an empty line is yielded whenever that
@@ -261,15 +261,17 @@ class _Exchange:
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(self._timeout_seconds)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(str(self._path))
+            self._socket.settimeout(self._timeout_seconds)
+            self._socket.connect(str(self._path))
+            return self  # noqa: TRY300 - Ctrl-C here must close the socket, too
         except OSError as error:
-            connection.close()
+            self._socket.close()
             _refuse_connection(self._path, error)
-        self._socket = connection
-        return self
+        except BaseException:
+            self._socket.close()
+            raise
 
     def __exit__(
         self,
@@ -469,7 +471,7 @@ def _parse_error(head: _Head, body: bytes) -> LimpetError:
     category = _category(head)
     try:
         told = _parse_object(body)["error"] if body else {}
-        problems = [f"{p['where']}: {p['path']}: {p['why']}" for p in told.get("problems") or ()]
+        problems = [_problem(problem) for problem in told.get("problems") or ()]
         message = "\n".join(problems) or str(told["message"])
         reason = str(told.get("reason") or category.reason)
     except (LimpetError, LookupError, TypeError, AttributeError):
@@ -477,6 +479,11 @@ def _parse_error(head: _Head, body: bytes) -> LimpetError:
     error = category(message)
     error.reason = reason
     return error
+
+
+def _problem(problem: Json) -> str:
+    parts = (str(problem.get(key) or "") for key in ("where", "path", "why"))
+    return ": ".join(part for part in parts if part)
 
 
 def _category(head: _Head) -> type[LimpetError]:

@@ -234,7 +234,7 @@ async def _log_chunks(
 
 
 def _encode_record(record: Record, *, as_json: bool, with_time: bool) -> bytes:
-    when = format_time(record.time, timespec="microseconds")
+    when = format_time(record.time, with_micros=True)
     if as_json:
         document = {
             "time": when,

@@ -43,11 +43,11 @@ def child_node(socket_path: Path, *, data: str | None, status: StatusLine) -> It
         if data is None:
             folder = tempfile.mkdtemp(prefix="limpet-")
             stack.callback(_remove, folder)
-            told = "nothing is kept; keep it with --data DIR"
+            told = "nothing is kept; --data DIR keeps it"
         else:
             folder = str(Path(data).expanduser().absolute())
             told = f"its data stays in {folder}"
-        notice(f"no node is listening: starting one on {socket_path} while this runs; {told}")
+        notice(f"no node is listening: one runs on {socket_path} as long as this does; {told}")
         # The node's own messages matter only when it fails; the file has no name to clean up.
         output = stack.enter_context(tempfile.TemporaryFile())
         process = _start(folder, socket_path, output)

@@ -29,7 +29,8 @@ _SHORT_DIGEST = 19  # sha256: and 12 digits
 
 def is_failing(app: AppStatus) -> bool:
     """Whether waiting for the app is pointless or at least doubtful."""
-    return bool(app.get("is_final")) or app["phase"] == "Failed" or app["reason"] in _FAILURES
+    is_hopeless = app["phase"] == "Failed" or bool(app.get("is_final"))
+    return app["phase"] != "Succeeded" and (is_hopeless or app["reason"] in _FAILURES)
 
 
 def status_cell(app: AppStatus) -> Styled:
@@ -111,8 +112,8 @@ def node_table(nodes: Sequence[Json]) -> tuple[list[Column], Rows]:
 def process_table(node: Json, *, has_total: bool = False) -> tuple[list[Column], Rows]:
     """The node's own processes, with a last row for all of them."""
     columns = [Column("PROCESS")]
-    titles = ("PID", "CPU TIME", "MEMORY", "RESTARTS")
-    columns += [Column(title, is_number=True) for title in titles]
+    titles = {"PID": 3, "CPU TIME": 1, "MEMORY": 0, "RESTARTS": 2}
+    columns += [Column(title, is_number=True, rank=rank) for title, rank in titles.items()]
     rows: Rows = [
         [
             process["name"],
@@ -153,9 +154,9 @@ def object_table(
     return columns, rows
 
 
-def object_keys(manifest: Json) -> list[tuple[str, object]]:
+def object_keys(manifest: Json) -> list[tuple[str, str]]:
     """Keys and values of a ConfigMap or Secret; a Secret's values are sizes already."""
-    found: dict[str, object] = {}
+    found: dict[str, str] = {}
     for part in ("data", "stringData", "binaryData"):
         found |= manifest.get(part) or {}
     return sorted(found.items())

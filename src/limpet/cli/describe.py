@@ -182,7 +182,8 @@ def _write_workers(app: AppStatus) -> None:
     if not app["workers"]:
         return
     write_title("Workers")
-    columns = [Column(title) for title in ("NAME", "PID", "STATE", "RESTARTS", "AGE")]
+    titles = {"NAME": 0, "PID": 1, "STATE": 0, "RESTARTS": 2, "AGE": 3}
+    columns = [Column(title, rank=rank) for title, rank in titles.items()]
     columns.append(Column("LAST EXIT", is_flexible=True))
     rows: Rows = []
     for worker in app["workers"]:
@@ -252,9 +253,9 @@ def _write_keys(kind: Kind, found: ObjectInfo) -> None:
     write_title("Keys")
     rows: Rows = []
     for key, value in object_keys(found["object"]):
-        size = value if isinstance(value, int) else len(str(value).encode())
-        rows.append([key, str(value) if kind is kinds.SECRET else f"{size} bytes"])
-    write_table([Column("KEY"), Column("SIZE", is_number=True)], rows, indent=_INDENT)
+        size = str(value).strip("<>") if kind is kinds.SECRET else _counted(len(value), "character")
+        rows.append([key, size])
+    write_table([Column("KEY"), Column("SIZE")], rows, indent=_INDENT)
 
 
 def _write_spec(found: ObjectInfo) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from limpet.api.client import ProtocolError
 from limpet.cli.columns import is_failing
@@ -21,6 +22,10 @@ _TICK_SECONDS = 0.1
 _STATUS_SECONDS = 0.5
 _QUIET_SECONDS = 0.3  # after the end, the log is over when it was silent for this long
 _SIGNALLED = 128
+_EXITED = "Error"  # the guest's own exit code, not zero; other reasons need words
+
+State: TypeAlias = tuple[str, str | None]
+"""Phase and reason: what people are told about when it changes."""
 
 
 def follow_app(client: Client, app: AppStatus) -> AppStatus:
@@ -29,32 +34,38 @@ def follow_app(client: Client, app: AppStatus) -> AppStatus:
     Tells people when its state changes. An app that never ends is followed for ever.
     """
     told = (app["phase"], app["reason"])
-    is_first = True
+    query: dict[str, object] = {"follow": True, "format": "json"}
     while True:
-        query: dict[str, object] = {"follow": True, "format": "json"}
-        query |= {} if is_first else {"tail": 0}
-        looked_at = heard_at = time.monotonic()
-        for line in client.log_lines(
-            namespace=app["namespace"], name=app["name"], query=query, tick_seconds=_TICK_SECONDS
-        ):
+        app, told = _follow_once(client, app, told, query)
+        if is_ended(app):
+            return app
+        query["tail"] = 0  # the log ended, the app did not: go on from here
+        time.sleep(_TICK_SECONDS)
+
+
+def _follow_once(
+    client: Client, app: AppStatus, told: State, query: dict[str, object]
+) -> tuple[AppStatus, State]:
+    """Copy the log to its end, or until it is silent after the app's; look at the app meanwhile."""
+    namespace, name = app["namespace"], app["name"]
+    lines = client.log_lines(
+        namespace=namespace, name=name, query=query, tick_seconds=_TICK_SECONDS
+    )
+    looked_at = heard_at = time.monotonic()
+    with contextlib.closing(lines):
+        for line in lines:
             now = time.monotonic()
             if line:
                 write_record(line)
                 heard_at = now
-            if is_ended(app):
-                if now - heard_at >= _QUIET_SECONDS:
-                    break
-            elif now - looked_at >= _STATUS_SECONDS:
-                looked_at = now
-                app = client.app(namespace=app["namespace"], name=app["name"])
+            if is_ended(app) and now - heard_at >= _QUIET_SECONDS:
+                return app, told
+            if not is_ended(app) and now - looked_at >= _STATUS_SECONDS:
+                looked_at = heard_at = now
+                app = client.app(namespace=namespace, name=name)
                 told = _tell_change(app, told)
-                heard_at = now
-        app = client.app(namespace=app["namespace"], name=app["name"])
-        told = _tell_change(app, told)
-        if is_ended(app):
-            return app
-        is_first = False
-        time.sleep(_TICK_SECONDS)
+    app = client.app(namespace=namespace, name=name)
+    return app, _tell_change(app, told)
 
 
 def write_log(client: Client, app: AppStatus, *, tail: int) -> None:
@@ -85,7 +96,7 @@ def exit_code(app: AppStatus) -> int:
     if app["phase"] == "Succeeded":
         return 0
     last = _last_exit(app)
-    if last is not None and last["exit_code"]:
+    if last is not None and last["exit_code"] and last["reason"] == _EXITED:
         return last["exit_code"]
     name = reference(app["kind"], app["name"])
     why = f"{last['reason']}: {last['message']}" if last is not None else describe_status(app)
@@ -98,10 +109,10 @@ def exit_code(app: AppStatus) -> int:
 
 def _last_exit(app: AppStatus) -> ExitInfo | None:
     exits = [worker["last_exit"] for worker in app["workers"] if worker["last_exit"] is not None]
-    return max(exits, key=lambda one: one["finished_at"], default=None)
+    return max(exits, key=lambda one: one["finished_at"] or "", default=None)
 
 
-def _tell_change(app: AppStatus, told: tuple[str, str | None]) -> tuple[str, str | None]:
+def _tell_change(app: AppStatus, told: State) -> State:
     state = (app["phase"], app["reason"])
     if state != told and not is_ended(app) and (is_failing(app) or app["phase"] == "Pending"):
         notice(f"{app['name']}: {describe_status(app)}")

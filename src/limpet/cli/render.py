@@ -94,8 +94,13 @@ def write_yaml(values: Sequence[object]) -> None:
     """Print YAML documents."""
     import yaml
 
-    # An indented list under its key is what people know from Kubernetes' documentation.
-    _write_text("---\n".join(yaml.safe_dump(value, sort_keys=False) for value in values))
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            del data
+            return True  # anchors are for machines
+
+    texts = (yaml.dump(value, Dumper=Dumper, sort_keys=False) for value in values)
+    _write_text("---\n".join(texts))
 
 
 def plain_table(
@@ -131,7 +136,7 @@ def rich_table(
     columns, rows, needed = _fitted(columns, rows, width=width - indent)
     table = Table(
         box=None,
-        width=needed + indent + _GAP if needed > width - indent else None,
+        width=needed + indent if needed > width - indent else None,
         show_header=has_header,
         header_style="bold",
         pad_edge=False,

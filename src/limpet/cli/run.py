@@ -191,7 +191,13 @@ def _run(
     status: StatusLine,
 ) -> None:
     from limpet.cli.apply import apply_manifests
-    from limpet.cli.waiting import AppFailedError, is_ended, is_ready, wait_for_apps
+    from limpet.cli.waiting import (
+        AppFailedError,
+        describe_status,
+        is_ended,
+        is_ready,
+        wait_for_apps,
+    )
 
     app = manifests[-1].resource
     _refuse_existing(client, namespace=app.namespace, name=app.name)
@@ -211,7 +217,11 @@ def _run(
         except AppFailedError as error:
             status.clear()
             _show_log(client, error.app)
-            raise
+            if detach or error.app is None:
+                raise
+            # It is deleted now: nobody could look at it as the full message says.
+            name = kinds.reference(app.kind, app.name)
+            raise AppFailedError(f"{name} failed: {describe_status(error.app)}") from error
         status.clear()
         if detach:
             _report(found)

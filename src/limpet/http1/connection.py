@@ -1,10 +1,11 @@
 """The server's side of one HTTP/1.1 connection, without I/O.
 
 Feed it bytes; it calls `on_request` with each complete request, in order, and collects what must be
-written in `output`. The owner answers each request with `respond`, in the same order. A request that
-breaks a rule or a limit is answered here and the connection marked `is_closing`: nothing after it can
-be trusted, so nothing after it is parsed (RFC 9112, 9.3 and 11.2). An owner that wants to end a
-connection politely sets `closes_after_response`.
+written in `output`. The owner answers each request with `respond`, or piece by piece with
+`begin_response`, `write_body` and `end_response`, in the same order. A request that breaks a rule or a
+limit is answered here and the connection marked `is_closing`: nothing after it can be trusted, so
+nothing after it is parsed (RFC 9112, 9.3 and 11.2). An owner that wants to end a connection politely
+sets `closes_after_response`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,25 @@ from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from limpet.http1.message import Header, Request, Response, encode_response, plain
+from limpet.errors import LimpetError
+from limpet.http1.message import (
+    BODILESS,
+    Header,
+    Request,
+    Response,
+    encode_head,
+    encode_response,
+    plain,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What a host, an address in brackets and a port are made of (RFC 3986, 3.2.2).
+_HOST_CHARACTERS = (
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:[]"
+)
 _SUPPORTED_MINORS = {"1.0": 0, "1.1": 1}
 
 
@@ -37,7 +51,7 @@ class BodySink(Protocol):
     max_bytes: int
 
     def write(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Take the next piece. A LimpetError refuses the request with its HTTP status."""
 
 
 class _Refused(Exception):  # noqa: N818 - control flow through the parser's callbacks
@@ -51,9 +65,11 @@ class HttpConnection:
         "_body",
         "_body_bytes",
         "_expects_continue",
+        "_has_stopped",
         "_head_bytes",
         "_headers",
         "_in_head",
+        "_is_chunking",
         "_choose_sink",
         "_keeps_alive",
         "_limits",
@@ -81,6 +97,9 @@ class HttpConnection:
         self._parser = httptools.HttpRequestParser(self)
         self._unanswered: list[tuple[bool, bool, int]] = []
         self._refusal: Response | None = None
+        self._is_chunking = False
+        self._has_stopped = False
+        self._expects_continue = False
         self._reset()
         self.output: list[bytes] = []
         self.is_closing = False
@@ -107,21 +126,24 @@ class HttpConnection:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the client. After `is_closing` they are ignored."""
-        if self.is_closing or self._refusal is not None:
+        if self.is_closing or self._has_stopped or self._refusal is not None:
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # The request was complete and handed out. What follows is another protocol's: a server
             # may ignore Upgrade (RFC 9110, 7.8), and then only closing tells the two sides apart.
             self._stop_after_last_request()
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            # The parser wraps what a callback raises; the owner's own errors are not the client's.
+            cause = error.__context__
+            if cause is not None and not isinstance(cause, _Refused):
+                raise cause from None
             if self._refusal is None:
                 self._refuse(400, "the request is not valid HTTP/1.1")
-        if self._in_head and self._head_bytes > self._limits.head_bytes and self._refusal is None:
-            self._refuse(431, f"the request's head is over {self._limits.head_bytes} bytes")
+        if self._head_bytes > self._limits.head_bytes and self._refusal is None:
+            self._refuse_head(self._head_bytes)
         self._flush_refusal()
 
     def respond(self, response: Response) -> None:
@@ -132,6 +154,41 @@ class HttpConnection:
             encode_response(response, is_head=is_head, keeps_alive=keeps_alive, minor_version=minor)
         )
         self._after_response(keeps_alive=keeps_alive)
+
+    def begin_response(self, status: int, headers: Iterable[Header], *, length: int | None) -> None:
+        """Begin to answer the oldest unanswered request; the body follows in pieces.
+
+        With `length` None nobody knows yet how long it will be. Neither the answer to HEAD nor one of
+        status 204 or 304 has a body.
+        """
+        is_head, keeps_alive, minor = self._unanswered[0]
+        has_body = not is_head and status not in BODILESS
+        self._is_chunking = has_body and length is None and minor == 1
+        if has_body and length is None and minor == 0:
+            keeps_alive = False
+        keeps_alive = keeps_alive and not self.closes_after_response
+        self._unanswered[0] = (is_head, keeps_alive, minor)
+        self.output.append(
+            encode_head(
+                status, headers, length=length, keeps_alive=keeps_alive, minor_version=minor
+            )
+        )
+
+    def write_body(self, data: bytes) -> None:
+        """Write the next piece of the body that `begin_response` announced; never an empty one."""
+        self.output.append(b"%x\r\n%s\r\n" % (len(data), data) if self._is_chunking else data)
+
+    def end_response(self) -> None:
+        """End the answer that `begin_response` began."""
+        if self._is_chunking:
+            self.output.append(b"0\r\n\r\n")
+        _, keeps_alive, _ = self._unanswered.pop(0)
+        self._after_response(keeps_alive=keeps_alive and not self.closes_after_response)
+
+    def discard(self) -> None:
+        """Let go of what was being received; the connection is over."""
+        self.is_closing = True
+        self._reset()
 
     def refuse(self, status: int, message: str) -> None:
         """Answer what is being received with an error and close (a timeout, a drain)."""
@@ -158,7 +215,16 @@ class HttpConnection:
     def _refuse(self, status: int, message: str, *headers: Header) -> None:
         self._refusal = plain(status, message, *headers)
 
+    def _refuse_head(self, size: int) -> None:
+        """Refuse a head that is too large, naming the part that makes up most of it."""
+        limit = self._limits.head_bytes
+        if 2 * len(self._target) > size:
+            self._refuse(414, f"the request target is over {limit} bytes")
+        else:
+            self._refuse(431, f"the request's head is over {limit} bytes")
+
     def _stop_after_last_request(self) -> None:
+        self._has_stopped = True
         if self._unanswered:
             is_head, _, minor = self._unanswered[-1]
             self._unanswered[-1] = (is_head, False, minor)
@@ -183,13 +249,13 @@ class HttpConnection:
         """Collect the request target, which may come in pieces."""
         self._target += target
         if len(self._target) > self._limits.head_bytes:
-            self._refuse(414, f"the request target is over {self._limits.head_bytes} bytes")
+            self._refuse_head(len(self._target))
             raise _Refused
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect one header or trailer field."""
         if self._in_head:
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip(b" \t")))
         # A trailer may not change what the head said: it is dropped (RFC 9110, 6.5.1).
 
     def on_headers_complete(self) -> None:
@@ -208,6 +274,7 @@ class HttpConnection:
 
     def _check_headers(self) -> None:
         hosts = 0
+        host = b""
         size = len(self._target)
         length = 0
         has_coding = False
@@ -217,11 +284,9 @@ class HttpConnection:
             # By length first: this loop runs for every header of every request.
             if kind == 4 and name.lower() == b"host":
                 hosts += 1
+                host = value
             elif kind == 6 and name.lower() == b"expect":
-                if value.lower() != b"100-continue":
-                    self._refuse(417, "only `Expect: 100-continue` can be met")
-                    raise _Refused
-                self._expects_continue = self._minor == 1
+                self._expects_continue = self._check_expectation(value)
             elif kind == 14 and name.lower() == b"content-length":
                 length = int(value)
             elif kind == 17 and name.lower() == b"transfer-encoding":
@@ -230,29 +295,60 @@ class HttpConnection:
                     raise _Refused
                 has_coding = True
         if size > self._limits.head_bytes:
-            self._refuse(431, f"the request's head is over {self._limits.head_bytes} bytes")
-        elif hosts > 1 or (hosts == 0 and self._minor == 1):
-            self._refuse(400, "an HTTP/1.1 request has exactly one Host header")
+            self._refuse_head(size)
         elif has_coding and self._minor == 0:
             self._refuse(400, "HTTP/1.0 has no transfer codings")
         elif length > self._max_body_bytes:
             self._refuse(413, f"the body is over {self._max_body_bytes} bytes")
+        else:
+            self._check_host(hosts, host)
         if self._refusal is not None:
             raise _Refused
         if self._expects_continue and (length or has_coding) and not self._unanswered:
             self._expects_continue = False
             self.output.append(_CONTINUE)
 
+    def _check_expectation(self, value: bytes) -> bool:
+        if value.lower() != b"100-continue":
+            self._refuse(417, "only `Expect: 100-continue` can be met")
+            raise _Refused
+        return self._minor == 1
+
+    def _check_host(self, hosts: int, host: bytes) -> None:
+        if hosts > 1 or (hosts == 0 and self._minor == 1):
+            self._refuse(400, "an HTTP/1.1 request has exactly one Host header")
+        elif host.translate(None, _HOST_CHARACTERS):
+            self._refuse(400, "the Host header is no host name or address, with or without a port")
+        elif not self._target.startswith(b"/") and not self._is_target_right(host):
+            self._refuse(400, "the request target is neither a path nor this Host's")
+
+    def _is_target_right(self, host: bytes) -> bool:
+        """Check a target that is not a path: it must name the same host (RFC 9112, 3.2)."""
+        method = self._parser.get_method()
+        if method == b"CONNECT" or self._target == b"*":
+            return method in (b"CONNECT", b"OPTIONS")
+        scheme, _, rest = self._target.partition(b"://")
+        authority = rest[: len(rest) - len(_after_authority(rest))]
+        return scheme.lower() in (b"http", b"https") and (
+            authority.lower() == host.lower() or (self._minor == 0 and not host)
+        )
+
     def on_body(self, data: bytes) -> None:
         """Collect the body and bound it, however it is framed."""
+        self._head_bytes = 0  # only chunk sizes, extensions and trailers that lead nowhere add up
         self._body_bytes += len(data)
         if self._body_bytes > self._max_body_bytes:
             self._refuse(413, f"the body is over {self._max_body_bytes} bytes")
             raise _Refused
-        if self._sink is not None:
-            self._sink.write(data)
-        else:
+        if self._sink is None:
             self._body.append(data)
+            return
+        try:
+            self._sink.write(data)
+        except LimpetError as error:
+            retry = [(b"Retry-After", b"1")] if error.is_retryable else []
+            self._refuse(error.http_status, str(error), *retry)
+            raise _Refused from error
 
     @property
     def _max_body_bytes(self) -> int:
@@ -273,10 +369,13 @@ class HttpConnection:
             body[0] if len(body) == 1 else b"".join(body),
             self._minor,
             self._keeps_alive,
+            self._sink,
         )
         self._unanswered.append((method == b"HEAD", self._keeps_alive, self._minor))
         self._reset()
         self._on_request(request)
+        if self.is_closing:
+            raise _Refused  # it was answered at once, as the last one
 
 
 def _origin_form(target: bytes) -> bytes:
@@ -284,6 +383,12 @@ def _origin_form(target: bytes) -> bytes:
     if not target.startswith(b"/"):
         _, separator, rest = target.partition(b"://")
         if separator:
-            slash = rest.find(b"/")
-            target = rest[slash:] if slash >= 0 else b"/"
+            rest = _after_authority(rest)
+            target = rest if rest.startswith(b"/") else b"/" + rest
     return target.partition(b"#")[0] if b"#" in target else target
+
+
+def _after_authority(rest: bytes) -> bytes:
+    """Return path, query and fragment of what follows `scheme://`."""
+    ends = [at for at in map(rest.find, (b"/", b"?", b"#")) if at >= 0]
+    return rest[min(ends) :] if ends else b""

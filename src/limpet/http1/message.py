@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from limpet.http1.connection import BodySink
+
 Header = tuple[bytes, bytes]
 
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-_BODILESS = frozenset({204, 304})
+BODILESS = frozenset({204, 304})
 _date_second = 0
 _date_line = b""
 
 
 @dataclass(slots=True)
 class Request:
-    """One request with its whole body. Header names keep the client's case, in wire order."""
+    """One request with its whole body. Header names keep the client's case, in wire order.
+
+    `sink` took the body when the owner chose one; `body` is empty then.
+    """
 
     method: bytes
     target: bytes
@@ -30,6 +35,7 @@ class Request:
     body: bytes
     minor_version: int
     keeps_alive: bool
+    sink: BodySink | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header, its name given in lower case."""
@@ -62,17 +68,25 @@ def plain(status: int, text: str, *headers: Header) -> Response:
 
 
 def encode_head(
-    status: int, headers: Iterable[Header], *, length: int | None, keeps_alive: bool, minor_version: int
+    status: int,
+    headers: Iterable[Header],
+    *,
+    length: int | None,
+    keeps_alive: bool,
+    minor_version: int,
 ) -> bytes:
-    """Encode the status line and headers; `length` None means a chunked body (HTTP/1.1 only)."""
+    """Encode the status line and headers.
+
+    `length` None means a chunked body, for an HTTP/1.0 client one that ends with the connection.
+    """
     lines = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"")), _date()]
     for name, value in headers:
         lines.append(b"%s: %s\r\n" % (name, value))
-    if status >= 200 and status not in _BODILESS:
-        if length is None:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-        else:
+    if status >= 200 and status not in BODILESS:
+        if length is not None:
             lines.append(b"Content-Length: %d\r\n" % length)
+        elif minor_version:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
     if not keeps_alive:
         lines.append(b"Connection: close\r\n")
     elif minor_version == 0:
@@ -93,7 +107,7 @@ def encode_response(
         keeps_alive=keeps_alive,
         minor_version=minor_version,
     )
-    if is_head or response.status in _BODILESS or not body:
+    if is_head or response.status in BODILESS or not body:
         return head
     return head + body
 

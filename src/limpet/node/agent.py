@@ -8,14 +8,24 @@ Nothing waits in it: fetching and compiling are tasks that end in another reconc
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import fcntl
 import json
 import os
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
-from limpet.errors import ConflictError, InvalidInputError, LimpetError, NotFoundError
+from limpet.api.server import ApiServer
+from limpet.errors import (
+    ConflictError,
+    InvalidInputError,
+    LimpetError,
+    NotFoundError,
+    UnavailableError,
+)
 from limpet.manifest.model import App, Ingress, PersistentVolumeClaim, Resource
 from limpet.manifest.parse import parse_object
 from limpet.node.apps import AppRuntime
@@ -36,6 +46,7 @@ from limpet.node.state import (
 from limpet.node.volumes import Volumes
 from limpet.plan import AppKey, Catalog, PlanError, app_key, compile_plan
 from limpet.store.database import Completion, Database, StoredObject, encode_body, now
+from limpet.store.files import make_directory
 from limpet.store.logs import AppLog
 from limpet.store.modules import ModuleStore
 from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
@@ -45,6 +56,8 @@ from limpet.worker.supervisor import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pathlib import Path
 
     from limpet.settings import Settings
 
@@ -97,8 +110,6 @@ class Agent:
 
     async def run(self) -> None:
         """Serve until told to stop. Raises LimpetError when the node can't start."""
-        from limpet.api.server import ApiServer
-
         set_process_name("limpet-agent")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -476,8 +487,6 @@ class Agent:
     def _remember_digest(self, stored: StoredObject, digest: str) -> None:
         key = (stored.kind, stored.namespace, stored.name)
         if self.objects.get(key) is stored:
-            import dataclasses
-
             self.objects[key] = dataclasses.replace(stored, digest=digest)
             self.database.write_objects([self.objects[key]])
 
@@ -532,7 +541,6 @@ def run_agent(
     last_status: int,
 ) -> int:
     """Run the agent in this process; return its exit code."""
-    import sys
 
     async def main() -> None:
         await Agent(
@@ -544,8 +552,29 @@ def run_agent(
         ).run()
 
     try:
+        lock = _lock(settings.node.data_directory)
         asyncio.run(main())
+        os.close(lock)
     except LimpetError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return 0
+
+
+def _lock(directory: Path) -> int:
+    """Claim the data directory; the kernel gives it back when this process ends."""
+    try:
+        path = make_directory(directory) / "lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UnavailableError(
+            f"can't use the data directory {directory}: {error.strerror}; choose another with --data"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConflictError(
+            f"another node runs on {directory}; stop it, or give this one its own --data"
+        ) from error
+    return descriptor

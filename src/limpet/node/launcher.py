@@ -2,12 +2,14 @@
 
 It holds no state but a copy of each listening socket, so that a new agent finds them as they were and
 no client is refused meanwhile. It never parses anything that an app or a client wrote.
+
+It imports only what agent and zygote both use, and forks them: a page that one of them alone needs
+would be kept twice, here and by the process that writes to it (docs/decisions/process-memory.md).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -16,8 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from limpet.errors import ConflictError
-from limpet.store.files import make_directory
+from limpet.node.imports import freeze, without_openssl
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
 from limpet.worker.process import become_subreaper, die_with_parent, set_process_name
@@ -30,12 +31,6 @@ _STABLE_SECONDS = 10.0
 _MAX_PAUSE_SECONDS = 5.0
 # An agent that ends with one of these said why: starting it again would only say it again.
 _EXPLAINED_CODES = range(2, 8)
-
-
-class NodeRunningError(ConflictError):
-    """Another node uses the data directory."""
-
-    reason = "NodeRunning"
 
 
 class Launcher:
@@ -53,17 +48,17 @@ class Launcher:
         self._started_at = 0.0
         self._is_stopping = False
         self._last_status = 0
+        self._own: tuple[int, ...] = ()
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit code. Raises `NodeRunningError`."""
+        """Serve until SIGTERM or SIGINT; return the exit code."""
         set_process_name("limpet")
         become_subreaper()
-        lock = self._lock()
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self._own = (wake_read, wake_write, lock)
+        self._own = (wake_read, wake_write)
         self._start_both()
         while True:
             poll = select.poll()
@@ -78,19 +73,6 @@ class Launcher:
             code = self._reap()
             if code is not None:
                 return code
-
-    def _lock(self) -> int:
-        """Claim the data directory; the lock goes with the last process that holds it."""
-        path = make_directory(self._settings.node.data_directory) / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise NodeRunningError(
-                f"another node runs on {path.parent}; stop it, or give this one its own --data"
-            ) from error
-        return descriptor
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number == signal.SIGCHLD:
@@ -119,8 +101,10 @@ class Launcher:
             ours.close()
             code = 1
             try:
-                from limpet.node.agent import run_agent
+                with without_openssl():
+                    from limpet.node.agent import run_agent
 
+                freeze()
                 code = run_agent(
                     self._settings,
                     launcher=theirs,
@@ -146,7 +130,8 @@ class Launcher:
                 listening.close()
             code = 1
             try:
-                from limpet.worker.zygote import run_zygote
+                with without_openssl():
+                    from limpet.worker.zygote import run_zygote
 
                 run_zygote(theirs)
             finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from limpet.store.files import make_directory
@@ -50,14 +49,12 @@ class Volumes:
     def remove_app(self, key: AppKey) -> None:
         """Remove what was an app's own."""
         folder = self._apps / key.namespace / key.name
-        if folder.exists():
-            shutil.rmtree(folder)
+        _remove_tree(folder)
 
     def remove_claim(self, namespace: str, name: str) -> None:
         """Remove a volume and everything in it."""
         folder = self._claims / namespace / name
-        if folder.exists():
-            shutil.rmtree(folder)
+        _remove_tree(folder)
 
 
 def _write_files(parent: Path, files: Sequence[tuple[str, bytes]]) -> Path:
@@ -69,8 +66,7 @@ def _write_files(parent: Path, files: Sequence[tuple[str, bytes]]) -> Path:
     if folder.exists():
         return folder
     staged = parent / f".{folder.name}.part"
-    if staged.exists():
-        shutil.rmtree(staged)
+    _remove_tree(staged)
     make_directory(staged)
     for name, content in files:
         path = staged / name
@@ -79,3 +75,10 @@ def _write_files(parent: Path, files: Sequence[tuple[str, bytes]]) -> Path:
         path.chmod(0o400)
     staged.rename(folder)
     return folder
+
+
+def _remove_tree(folder: Path) -> None:
+    if folder.exists():
+        import shutil  # brings in every compression library: only when there is something to remove
+
+        shutil.rmtree(folder)

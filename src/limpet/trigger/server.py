@@ -1,13 +1,16 @@
 """Connections: accepting, reading, writing, time limits and closing, on the worker's loop.
 
 What to do with a request is the owner's business: it is handed over as an `Exchange` and answered
-whenever the owner is ready. A connection has one exchange at a time; pipelined requests wait in it.
+whenever the owner is ready, in one piece or in many. A connection has one exchange at a time;
+pipelined requests wait in it.
 """
 
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import struct
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -16,17 +19,20 @@ from limpet.http1.connection import ConnectionLimits, HttpConnection
 from limpet.worker.loop import ACCEPT, READ, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from limpet.http1.message import Request, Response
+    from limpet.http1.connection import BodySink
+    from limpet.http1.message import Header, Request, Response
     from limpet.settings import HttpSettings
     from limpet.worker.loop import Loop
 
+_GONE = select.EPOLLERR | select.EPOLLHUP
 _READ_BYTES = 64 << 10
 _SWEEP_SECONDS = 1.0
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1 << 20
 _WRITE_STALL_SECONDS = 60.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _SLOWEST_BODY_BYTES_PER_SECOND = 1024
 
 
@@ -42,6 +48,16 @@ class Client(Protocol):
 
     def resume(self) -> None:
         """Go on with the next request, after an answer that came later than its request."""
+
+
+class Watcher(Protocol):
+    """Who answers in pieces and wants to know how the client is doing."""
+
+    def on_writable(self) -> None:
+        """Take note that the client has read everything so far."""
+
+    def on_gone(self) -> None:
+        """Take note that the client has gone, or was ended for not reading."""
 
 
 class Exchange:
@@ -84,6 +100,7 @@ class Connection:
         "is_closed",
         "peer",
         "port",
+        "watcher",
     )
 
     def __init__(self, server: Server, client: socket.socket, peer: bytes, port: bytes) -> None:
@@ -93,7 +110,8 @@ class Connection:
         self.peer = peer
         self.port = port
         self.is_closed = False
-        self._http = HttpConnection(self._on_request, server.limits)
+        self.watcher: Watcher | None = None
+        self._http = HttpConnection(self._on_request, server.limits, server.choose_sink)
         self._backlog: deque[Request] = deque()
         self._is_answering = False
         self._pending = b""
@@ -108,7 +126,11 @@ class Connection:
         """Handle what epoll reported."""
         if events & WRITE and self._pending:
             self._write()
-        if not self.is_closed and events & ~WRITE:
+            if not self._pending:
+                self.resume()
+        if self._peer_is_done and events & _GONE:
+            self.close()  # a reset: nobody is left to read what is still being made
+        elif not self.is_closed and events & ~WRITE:
             self._read()
 
     def _read(self) -> None:
@@ -126,7 +148,9 @@ class Connection:
             return
         if not data:
             self._peer_is_done = True
-            if self._is_answering or self._pending or self._backlog:
+            if self.watcher is not None:
+                self.close()  # who watches takes the end of a client's input for the client's end
+            elif self._is_answering or self._pending or self._backlog:
                 self._watch()
             else:
                 self.close()
@@ -162,6 +186,31 @@ class Connection:
             self._backlog.clear()
         self._write()
 
+    def begin_response(self, status: int, headers: Iterable[Header], length: int | None) -> None:
+        """Begin an answer in pieces (see `HttpConnection`); `flush` sends what was written."""
+        if self._server.is_draining:
+            self._http.closes_after_response = True
+        self._http.begin_response(status, headers, length=length)
+
+    def write_body(self, data: bytes) -> None:
+        """Write the next piece."""
+        self._http.write_body(data)
+
+    def end_response(self) -> None:
+        """End the answer; `resume` goes on with the next request."""
+        self._is_answering = False
+        self.watcher = None
+        self._http.end_response()
+        if self._http.is_closing:
+            self._backlog.clear()
+        self._write()
+
+    def flush(self) -> bool:
+        """Send what was written; whether the client took all of it. Else its watcher will hear."""
+        if not self.is_closed:
+            self._write()
+        return not self._pending
+
     def resume(self) -> None:
         """Go on with the next request, after an answer that came later than its request."""
         if not self.is_closed:
@@ -192,7 +241,10 @@ class Connection:
         if self._http.is_closing and not self._is_answering:
             self._finish()
         elif had_to_wait:
-            self._pump()
+            self._watch()
+            if self.watcher is not None:
+                self._expires_at = float("inf")
+                self.watcher.on_writable()
 
     def _finish(self) -> None:
         """Close so that the client can still read the answer: unread input would reset it."""
@@ -255,7 +307,19 @@ class Connection:
     def drain(self) -> None:
         """Close now when idle, else after the answer that is due."""
         self._http.closes_after_response = True
-        if not self._is_answering and not self._pending and self._http.is_idle:
+        if self._is_idle:
+            self._read()  # a request that is here already is still answered
+        if self._is_idle and not self.is_closed:
+            self.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._is_answering and not self._pending and self._http.is_idle
+
+    def abort(self) -> None:
+        """Close so that the client can't take what it got for a whole answer."""
+        if not self.is_closed:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self.close()
 
     def close(self) -> None:
@@ -264,6 +328,11 @@ class Connection:
             self.is_closed = True
             self._server.forget(self)
             self._socket.close()
+            self._http.discard()
+            self._backlog.clear()
+            watcher, self.watcher = self.watcher, None
+            if watcher is not None:
+                watcher.on_gone()
 
 
 class Server:
@@ -278,11 +347,13 @@ class Server:
         limits: ConnectionLimits,
         on_exchange: Callable[[Exchange], None],
         on_empty: Callable[[], None],
+        choose_sink: Callable[[bytes, bytes], BodySink | None] | None = None,
     ) -> None:
         self.loop = loop
         self.settings = settings
         self.limits = limits
         self.on_exchange = on_exchange
+        self.choose_sink = choose_sink
         self.is_draining = False
         self._on_empty = on_empty
         self._listeners = {listener.fileno(): listener for listener in listeners}
@@ -325,10 +396,10 @@ class Server:
         """Accept no more, end what is idle, let the rest finish; `on_empty` tells when done."""
         self.is_draining = True
         self.pause_accepting()
-        for connection in list(self._connections.values()):
-            connection.drain()
         if not self._connections:
             self._on_empty()
+        for connection in list(self._connections.values()):
+            connection.drain()
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that closes itself."""

@@ -11,20 +11,27 @@ from limpet.wasi.errnos import WasiError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from limpet.engine.protocol import Invocation
     from limpet.wasi.streams import InputStream, OutputStream
 
 # A guest may hold this many descriptors; each costs the worker one of its own.
 MAX_DESCRIPTORS = 1024
 
 
-class StandardInput:
+class StandardStream:
+    """What the host gave the guest as descriptors 0 to 2; the caller owns what is behind it."""
+
+    __slots__ = ()
+
+
+class StandardInput(StandardStream):
     __slots__ = ("stream",)
 
     def __init__(self, stream: InputStream) -> None:
         self.stream = stream
 
 
-class StandardOutput:
+class StandardOutput(StandardStream):
     __slots__ = ("name", "stream")
 
     def __init__(self, stream: OutputStream, name: str) -> None:
@@ -122,11 +129,24 @@ Entry = StandardInput | StandardOutput | OpenFile | OpenDirectory
 class DescriptorTable:
     """Numbers descriptors the way Wasmtime does: the highest freed number is used first."""
 
-    __slots__ = ("_free", "entries")
+    __slots__ = ("_free", "entries", "has_opened")
 
-    def __init__(self, entries: dict[int, Entry]) -> None:
-        self.entries = entries
+    def __init__(self, invocation: Invocation) -> None:
         self._free: set[int] = set()
+        self.has_opened = False
+        self.entries: dict[int, Entry] = {
+            0: StandardInput(invocation.stdin),
+            1: StandardOutput(invocation.stdout, "stdout"),
+            2: StandardOutput(invocation.stderr, "stderr"),
+        }
+        for number, preopen in enumerate(invocation.preopens, start=3):
+            # A listing may be left in it, so it is closed as what the guest opened is.
+            self.has_opened = True
+            self.entries[number] = OpenDirectory(
+                preopen.descriptor,
+                may_write=not preopen.is_read_only,
+                guest_path=preopen.guest_path,
+            )
 
     def require_room(self) -> None:
         if len(self.entries) >= MAX_DESCRIPTORS:
@@ -134,6 +154,7 @@ class DescriptorTable:
 
     def add(self, entry: Entry) -> int:
         self.require_room()
+        self.has_opened = True
         if self._free:
             number = max(self._free)
             self._free.remove(number)
@@ -161,15 +182,14 @@ class DescriptorTable:
 
     def file(self, number: int) -> OpenFile:
         entry = self.entries.get(number)
-        if entry.__class__ is OpenFile:
-            assert isinstance(entry, OpenFile)
+        if isinstance(entry, OpenFile):
             return entry
         raise WasiError(errnos.BADF)
 
     def seekable(self, number: int) -> OpenFile:
         """As `file`, but a standard stream is a pipe to the guest."""
         entry = self.entries.get(number)
-        if isinstance(entry, StandardInput | StandardOutput):
+        if isinstance(entry, StandardStream):
             raise WasiError(errnos.SPIPE)
         return self.file(number)
 

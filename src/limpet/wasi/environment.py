@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from typing import TYPE_CHECKING
 
 from limpet.wasi import abi, errnos
 from limpet.wasi.endings import GuestExit, GuestTrap
 
 if TYPE_CHECKING:
-    from limpet.wasi.run import StringList, WasiRun
+    from collections.abc import Sequence
+
+    from limpet.wasi.run import WasiRun
 
 # Wasmtime's bounds: larger statuses and requests end the guest.
 _EXIT_STATUS_END = 126
@@ -25,36 +28,47 @@ _RESOLUTIONS_NS = (
 )
 
 
-def _sizes_get(run: WasiRun, strings: StringList, count_at: int, size_at: int) -> int:
+def _sizes_get(run: WasiRun, items: Sequence[bytes], count_at: int, size_at: int) -> int:
     memory = run.memory
-    memory.write_u32(count_at, strings.count)
-    memory.write_u32(size_at, len(strings.joined()))
+    memory.write_u32(count_at, len(items))
+    memory.write_u32(size_at, sum(map(len, items)) + len(items))
     return errnos.SUCCESS
 
 
-def _strings_get(run: WasiRun, strings: StringList, pointers_at: int, strings_at: int) -> int:
+def _strings_get(run: WasiRun, items: Sequence[bytes], pointers_at: int, strings_at: int) -> int:
+    """Write NUL-terminated strings in a row, and an array of pointers to them."""
+    if not items:
+        return errnos.SUCCESS
     memory = run.memory
-    if strings.count:
-        memory.require(pointers_at, 4 * strings.count, 4)
-        memory.write(pointers_at, strings.pointers(strings_at))
-        memory.write(strings_at, strings.joined())
+    joined = b"\0".join((*items, b""))
+    size = 4 * len(items)
+    # Checking the strings' place first also keeps the pointers within 32 bits.
+    memory.require(strings_at, len(joined))
+    memory.require(pointers_at, size, 4)
+    pointers = array("I")
+    at = strings_at
+    for item in items:
+        pointers.append(at)
+        at += len(item) + 1
+    memory.view[pointers_at : pointers_at + size] = pointers.tobytes()
+    memory.view[strings_at:at] = joined
     return errnos.SUCCESS
 
 
 def args_sizes_get(run: WasiRun, count_at: int, size_at: int) -> int:
-    return _sizes_get(run, run.arguments, count_at, size_at)
+    return _sizes_get(run, run.invocation.args, count_at, size_at)
 
 
 def args_get(run: WasiRun, pointers_at: int, strings_at: int) -> int:
-    return _strings_get(run, run.arguments, pointers_at, strings_at)
+    return _strings_get(run, run.invocation.args, pointers_at, strings_at)
 
 
 def environ_sizes_get(run: WasiRun, count_at: int, size_at: int) -> int:
-    return _sizes_get(run, run.environment, count_at, size_at)
+    return _sizes_get(run, run.invocation.env, count_at, size_at)
 
 
 def environ_get(run: WasiRun, pointers_at: int, strings_at: int) -> int:
-    return _strings_get(run, run.environment, pointers_at, strings_at)
+    return _strings_get(run, run.invocation.env, pointers_at, strings_at)
 
 
 def clock_time_get(run: WasiRun, clock: int, _precision: int, time_at: int) -> int:

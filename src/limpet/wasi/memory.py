@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
+_NOTHING = memoryview(b"")
 
 
 class GuestMemory:
@@ -31,14 +32,15 @@ class GuestMemory:
 
     def __init__(self, refresh: Callable[[], memoryview]) -> None:
         self._refresh = refresh
-        self.view = memoryview(b"")
+        self.view = _NOTHING
         self.size = 0
 
     def require(self, pointer: int, length: int, alignment: int = 1) -> None:
         """Make sure that `view[pointer:pointer + length]` exists, or trap."""
         end = pointer + length
         if end > self.size:
-            self.view.release()
+            if self.size > 0:
+                self.view.release()
             self.view = self._refresh()
             self.size = len(self.view)
             if end > self.size:
@@ -85,8 +87,9 @@ class GuestMemory:
     def release(self) -> None:
         """End of the instance: from here on every access fails."""
         self._refresh = _no_memory
+        if self.size > 0:
+            self.view.release()
         self.size = -1
-        self.view.release()
 
 
 def _no_memory() -> memoryview:

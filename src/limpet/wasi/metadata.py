@@ -88,7 +88,7 @@ def parse_times(
 
 def fd_fdstat_get(run: WasiRun, number: int, status_at: int) -> int:
     entry = run.files.entries.get(number)
-    if isinstance(entry, StandardInput | StandardOutput):
+    if isinstance(entry, (StandardInput, StandardOutput)):
         right = abi.RIGHTS_FD_READ if isinstance(entry, StandardInput) else abi.RIGHTS_FD_WRITE
         filetype = _stream_filetype(entry)
         run.memory.write_struct(status_at, abi.FDSTAT, filetype, 0, right, right)
@@ -140,12 +140,12 @@ def fd_fdstat_set_rights(run: WasiRun, number: int, base: int, inheriting: int) 
     if (base | inheriting) & ~abi.RIGHTS_ALL:
         return errnos.INVAL
     entry = run.files.entries.get(number)
-    return errnos.NOTSUP if isinstance(entry, OpenFile | OpenDirectory) else errnos.BADF
+    return errnos.NOTSUP if isinstance(entry, (OpenFile, OpenDirectory)) else errnos.BADF
 
 
 def fd_filestat_get(run: WasiRun, number: int, status_at: int) -> int:
     entry = run.files.entries.get(number)
-    if isinstance(entry, StandardInput | StandardOutput):
+    if isinstance(entry, (StandardInput, StandardOutput)):
         filetype = _stream_filetype(entry)
         run.memory.write_struct(status_at, abi.FILESTAT, 0, 0, filetype, 0, 0, 0, 0, 0)
         return errnos.SUCCESS
@@ -169,7 +169,7 @@ def fd_filestat_set_times(run: WasiRun, number: int, access: int, change: int, f
     if isinstance(times, int):
         return times
     entry = run.files.entries.get(number)
-    if not isinstance(entry, OpenFile | OpenDirectory):
+    if not isinstance(entry, (OpenFile, OpenDirectory)):
         return errnos.BADF
     if not entry.may_write:
         return errnos.PERM

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 # openat2 answers EAGAIN when a rename on the host raced with `..`: try again, within reason.
 _ATTEMPTS = 32
-MAX_PATH_BYTES = 4095
+# The kernel refuses paths that are longer than 4095 bytes; this only bounds what is looked at.
+MAX_PATH_BYTES = 64 * 1024
 
 
 def parse_path(raw: bytes) -> bytes:
-    """A path as it came from the guest: UTF-8, no NUL, of a length that the kernel takes."""
+    """A path as it came from the guest, if it is UTF-8; the rest shows when it is used."""
     if len(raw) > MAX_PATH_BYTES:
         raise WasiError(errnos.NAMETOOLONG)
     if not raw.isascii():
@@ -34,13 +35,18 @@ def parse_path(raw: bytes) -> bytes:
             raw.decode()
         except UnicodeDecodeError:
             raise WasiError(errnos.ILSEQ) from None
-    if 0 in raw:
-        raise WasiError(errnos.INVAL)
     return raw
+
+
+def _refuse_nul(path: bytes) -> bytes:
+    if 0 in path:
+        raise WasiError(errnos.INVAL)
+    return path
 
 
 def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0) -> int:
     """Open `path` within `directory`; raises OSError, or WasiError for an escape."""
+    _refuse_nul(path)
     for _ in range(_ATTEMPTS):
         try:
             return host.openat2(
@@ -94,17 +100,17 @@ def strip_slashes(path: bytes) -> bytes:
 
 def create_directory(directory: int, path: bytes) -> None:
     with open_parent(directory, strip_slashes(path)) as (parent, name):
-        os.mkdir(name, dir_fd=parent)
+        os.mkdir(_refuse_nul(name), dir_fd=parent)
 
 
 def remove_directory(directory: int, path: bytes) -> None:
     with open_parent(directory, path) as (parent, name):
-        os.rmdir(name, dir_fd=parent)
+        os.rmdir(_refuse_nul(name), dir_fd=parent)
 
 
 def unlink(directory: int, path: bytes) -> None:
     with open_parent(directory, path) as (parent, name):
-        os.unlink(name, dir_fd=parent)
+        os.unlink(_refuse_nul(name), dir_fd=parent)
 
 
 def link(old_directory: int, old_path: bytes, new_directory: int, new_path: bytes) -> None:
@@ -113,30 +119,38 @@ def link(old_directory: int, old_path: bytes, new_directory: int, new_path: byte
         open_parent(new_directory, new_path) as (new_parent, new_name),
     ):
         os.link(
-            old_name, new_name, src_dir_fd=old_parent, dst_dir_fd=new_parent, follow_symlinks=False
+            _refuse_nul(old_name), _refuse_nul(new_name), src_dir_fd=old_parent, dst_dir_fd=new_parent, follow_symlinks=False
         )
 
 
 def rename(old_directory: int, old_path: bytes, new_directory: int, new_path: bytes) -> None:
-    # A trailing slash on the source says "only if it is a directory": the kernel checks that.
-    suffix = b"/" if old_path.endswith(b"/") else b""
     with (
         open_parent(old_directory, strip_slashes(old_path)) as (old_parent, old_name),
         open_parent(new_directory, strip_slashes(new_path)) as (new_parent, new_name),
     ):
-        os.rename(old_name + suffix, new_name, src_dir_fd=old_parent, dst_dir_fd=new_parent)
+        os.rename(
+            _refuse_nul(old_name) + _slash_of(old_path),
+            _refuse_nul(new_name) + _slash_of(new_path),
+            src_dir_fd=old_parent,
+            dst_dir_fd=new_parent,
+        )
+
+
+def _slash_of(path: bytes) -> bytes:
+    """A trailing slash says "only if it is a directory": the kernel checks that."""
+    return b"/" if path.endswith(b"/") else b""
 
 
 def symlink(target: bytes, directory: int, path: bytes) -> None:
     if target.startswith(b"/"):
         raise WasiError(errnos.PERM)
     with open_parent(directory, path) as (parent, name):
-        os.symlink(target, name, dir_fd=parent)
+        os.symlink(_refuse_nul(target), _refuse_nul(name), dir_fd=parent)
 
 
 def read_link(directory: int, path: bytes) -> bytes:
     with open_parent(directory, path) as (parent, name):
-        target = os.readlink(name, dir_fd=parent)
+        target = os.readlink(_refuse_nul(name), dir_fd=parent)
     if target.startswith(b"/"):
         raise WasiError(errnos.PERM)  # would tell of the host outside
     try:
@@ -147,12 +161,25 @@ def read_link(directory: int, path: bytes) -> bytes:
 
 
 def stat(directory: int, path: bytes, *, is_followed: bool) -> os.stat_result:
+    if not is_followed and (name := _lone_name(path)):
+        return os.stat(_refuse_nul(name), dir_fd=directory, follow_symlinks=False)
     flags = host.O_PATH if is_followed else host.O_PATH | os.O_NOFOLLOW
     descriptor = open_beneath(directory, path, flags)
     try:
         return os.fstat(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lone_name(path: bytes) -> bytes:
+    """The name, if `path` is one name that is directly in the directory; else nothing.
+
+    As in Wasmtime, slashes and dots behind it are passed over, and a link is not followed there.
+    """
+    name, *rest = path.split(b"/")
+    if name in {b"", b".", b".."} or any(part not in {b"", b"."} for part in rest):
+        return b""
+    return name
 
 
 def set_times(
@@ -165,7 +192,7 @@ def set_times(
 ) -> None:
     if not is_followed:
         with open_parent(directory, path) as (parent, name):
-            host.utimensat(parent, name, access, change, host.AT_SYMLINK_NOFOLLOW)
+            host.utimensat(parent, _refuse_nul(name), access, change, host.AT_SYMLINK_NOFOLLOW)
         return
     descriptor = open_beneath(directory, path, host.O_PATH)
     try:

@@ -66,8 +66,7 @@ def fd_write(run: WasiRun, number: int, vectors_at: int, count: int, written_at:
     pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
     memory = run.memory
-    if entry.__class__ is StandardOutput:
-        assert isinstance(entry, StandardOutput)
+    if isinstance(entry, StandardOutput):
         if length:
             try:
                 entry.stream.write(bytes(memory.view[pointer : pointer + length]), run.control)
@@ -77,8 +76,7 @@ def fd_write(run: WasiRun, number: int, vectors_at: int, count: int, written_at:
                 ) from None
             except BrokenPipeError:
                 return errnos.IO  # as Wasmtime reports a closed stream
-    elif entry.__class__ is OpenFile:
-        assert isinstance(entry, OpenFile)
+    elif isinstance(entry, OpenFile):
         length = _write_file(run, entry, pointer, length)
     else:
         return errnos.BADF
@@ -101,14 +99,12 @@ def fd_read(run: WasiRun, number: int, vectors_at: int, count: int, read_at: int
     pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
     memory = run.memory
-    if entry.__class__ is StandardInput:
-        assert isinstance(entry, StandardInput)
+    if isinstance(entry, StandardInput):
         if length:
             data = entry.stream.read(length, run.control)
             length = len(data)
             memory.write(pointer, data)
-    elif entry.__class__ is OpenFile:
-        assert isinstance(entry, OpenFile)
+    elif isinstance(entry, OpenFile):
         with memory.slice(pointer, length) as buffer:
             length = os.preadv(entry.descriptor, (buffer,), _offset(entry.position))
         entry.position += length

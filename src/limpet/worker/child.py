@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from limpet.engine.protocol import Engine
 
 _MAX_EXIT_CODE = 255
+_ORPHAN_SECONDS = 5.0
 _INTERNAL_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -179,8 +180,7 @@ class _App:
             _log(f"limpet: ending: the agent sent {error}")
             received = None
         if received is None:
-            self._loop.unregister(self._channel.fileno())
-            self._drain()
+            self._on_orphaned()
             return
         message = received[0]
         if isinstance(message, Drain):
@@ -189,6 +189,23 @@ class _App:
             self._channel.send(self._stats())
         elif isinstance(message, ProbeRequest):
             self._probe(message)
+
+    def _on_orphaned(self) -> None:
+        """The agent is gone. The next one starts a worker of its own; until then clients are served.
+
+        Not so with a volume to write to, which two workers of different agents must not share, and
+        not for a command, which the next agent runs again.
+        """
+        self._loop.unregister(self._channel.fileno())
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):  # nobody reads the log's pipes any more
+            os.dup2(null, stream)
+        os.close(null)
+        writes = any(not is_read_only for _, is_read_only in self._config.preopens)
+        if self._http is not None and not writes:
+            self._loop.call_later(_ORPHAN_SECONDS, self._drain)
+        else:
+            self._drain()
 
     def _drain(self) -> None:
         if self._is_draining:
@@ -257,11 +274,11 @@ class _App:
         )
 
     def _send(self, message: Finished | Notice | ProbeResult) -> None:
-        """Tell the agent. When it is gone there is nobody to tell, and EOF ends this worker soon."""
+        """Tell the agent. When it is gone there is nobody to tell, and EOF says so to the loop."""
         try:
             self._channel.send(message)
         except (BrokenPipeError, ConnectionError):
-            self._drain()
+            return
 
 
 def _log(line: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from limpet.cli import units
+from limpet.cli import following, logs, render, units, watch
+from limpet.cli import terminal as terminal_module
 from limpet.cli.main import limpet
 
 from .fake_node import NOW, FakeNode
@@ -58,8 +60,22 @@ def terminal(monkeypatch):
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setenv("LINES", "40")
 
-    for module in ("terminal", "render", "watch", "logs", "following"):
-        monkeypatch.setattr(f"limpet.cli.{module}.is_terminal", lambda stream: True)
+    for module in (terminal_module, render, watch, logs, following):
+        monkeypatch.setattr(module, "is_terminal", lambda stream: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     set_columns(100)
     return set_columns
+
+
+@pytest.fixture
+def golden():
+    """Compare with a file of tests/unit/cli/golden; UPDATE_GOLDEN=1 writes it."""
+
+    def check(name, text):
+        path = Path(__file__).parent / "golden" / name
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, "utf-8")
+        assert text == path.read_text("utf-8")
+
+    return check

@@ -95,6 +95,9 @@ def make_job(name="report", **changes):
         kind="Job",
         trigger="command",
         phase="Succeeded",
+        reason="Completed",
+        message="",
+        is_final=True,
         ready=0,
         endpoints=[],
         usage=None,
@@ -265,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer()
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that are called
 
     def _answer(self):
         self.close_connection = True

@@ -53,6 +53,7 @@ class WasmtimeProgram:
         self._trap_at = ctypes.addressof(self._trap)
         self._entry = binding.Extern()
         self._entry_at = ctypes.addressof(self._entry)
+        self._entry_of = self._entry_at + binding.EXTERN_OF_OFFSET
         self._memory = binding.Extern()
         self._memory_at = ctypes.addressof(self._memory)
         self._memory_of = self._memory_at + binding.EXTERN_OF_OFFSET
@@ -60,6 +61,7 @@ class WasmtimeProgram:
         self._slots_at = ctypes.addressof(self._slots)
         self._context = 0
         self._has_memory = False
+        self._latest = Outcome(OutcomeKind.EXIT)
         self._callbacks = {
             name: make_callback(name, FUNCTIONS[name], self._guest) for name in set(imports)
         }
@@ -117,11 +119,11 @@ class WasmtimeProgram:
             self._alarm.ensure(deadline_ns, now_ns)
         control = self._control
         control.begin(deadline_ns)
-        guest.run = run = WasiRun(invocation, memory=memory, control=control, origin_ns=now_ns)
+        guest.run = run = WasiRun(invocation, memory, control, now_ns)
         try:
             error = self._call(context)
             if not error and not self._trap.value:
-                return Outcome(OutcomeKind.EXIT, memory_bytes=self._memory_bytes())
+                return self._returned()
             return self._explain(error)
         finally:
             control.end()
@@ -139,14 +141,21 @@ class WasmtimeProgram:
         )
         if error or self._trap.value:
             return error
+        self._has_memory = binding.instance_export_get(
+            context, instance_at, _MEMORY, len(_MEMORY), self._memory_at
+        )
         binding.instance_export_get(context, instance_at, _ENTRY, len(_ENTRY), self._entry_at)
-        entry_of = self._entry_at + binding.EXTERN_OF_OFFSET
-        error = binding.func_call_unchecked(context, entry_of, self._slots_at, 0, self._trap_at)
-        if not self._has_memory:
-            self._has_memory = binding.instance_export_get(
-                context, instance_at, _MEMORY, len(_MEMORY), self._memory_at
-            )
+        error = binding.func_call_unchecked(
+            context, self._entry_of, self._slots_at, 0, self._trap_at
+        )
         return error
+
+    def _returned(self) -> Outcome:
+        """The outcome of a run whose entry point returned: the same object while nothing differs."""
+        size = self._memory_bytes()
+        if self._latest.memory_bytes != size:
+            self._latest = Outcome(OutcomeKind.EXIT, memory_bytes=size)
+        return self._latest
 
     def interrupt(self) -> None:
         if self._control.interrupt():
@@ -154,7 +163,7 @@ class WasmtimeProgram:
 
     def _view_memory(self) -> memoryview:
         """The guest's memory as it is now, for the host call in progress."""
-        if not self._has_memory:
+        if not self._has_memory:  # called from the module's start function: no instance yet
             found = binding.caller_export_get(
                 self._guest.caller, _MEMORY, len(_MEMORY), self._memory_at
             )

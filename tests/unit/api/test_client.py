@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limpet.api.client import Client, NodeNotRunningError, ProtocolError
+from limpet.errors import (
+    ConflictError,
+    DeniedError,
+    InvalidInputError,
+    LimpetError,
+    NotFoundError,
+    TemporaryError,
+    UnavailableError,
+)
+
+APPS = b'{"items": []}'
+
+
+class Peer:
+    """Answers each connection with the next scripted bytes; a callable answers by itself."""
+
+    def __init__(self, path):
+        self.path = path
+        self.received = []
+        self.answers = []
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self):
+        self.answers.append(None)
+        with socket.socket(socket.AF_UNIX) as last:
+            last.connect(str(self.path))
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self):
+        while True:
+            connection, _ = self._listening.accept()
+            with connection:
+                answer = self.answers.pop(0)
+                if answer is None:
+                    return
+                if callable(answer):
+                    answer(connection)
+                    continue
+                self.received.append(read_request(connection))
+                try:
+                    connection.sendall(answer)
+                except OSError:
+                    pass  # the client has seen enough
+
+
+def read_request(connection):
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return data
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0] or 0)
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(prefix="limpet-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def peer(folder):
+    scripted = Peer(folder / "s")
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture
+def client(folder):
+    return Client(folder / "s", timeout_seconds=2.0)
+
+
+def response(body=b"{}", *, status="200 OK", headers=()):
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def chunked(*pieces, end=b"0\r\n\r\n"):
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + end
+
+
+def test_a_call(peer, client):
+    peer.answers = [response(b'{"name": "rock"}')]
+    assert client.node() == {"name": "rock"}
+    assert peer.received == [b"GET /v1/node HTTP/1.1\r\nHost: limpet\r\nConnection: close\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("call", "target"),
+    [
+        (lambda c: c.apps(), b"GET /v1/apps "),
+        (lambda c: c.apps(namespace="shop"), b"GET /v1/apps?namespace=shop "),
+        (
+            lambda c: c.objects(kind="Service", name="a b"),
+            b"GET /v1/objects?kind=Service&name=a+b ",
+        ),
+        (lambda c: c.events(limit=5), b"GET /v1/events?limit=5 "),
+        (lambda c: c.app(namespace="a", name="b"), b"GET /v1/apps/a/b "),
+        (
+            lambda c: c.app(namespace="../x", name="\r\n\u00e9?"),
+            b"GET /v1/apps/..%2Fx/%0D%0A%C3%A9%3F ",
+        ),
+        (
+            lambda c: c.delete_object(kind="Job", namespace="a", name="b"),
+            b"DELETE /v1/objects/Job/a/b ",
+        ),
+        (lambda c: c.has_module("sha256:ab"), b"HEAD /v1/modules/sha256:ab "),
+    ],
+)
+def test_requests(peer, client, call, target):
+    peer.answers = [b"HTTP/1.1 200 OK\r\n\r\n" if target[:4] == b"HEAD" else response(APPS)]
+    call(client)
+    assert peer.received[0].startswith(target)
+
+
+def test_apply(peer, client):
+    peer.answers = [response(b'{"results": [{"action": "created"}]}')]
+    assert client.apply([{"object": {"kind": "Job"}}], dry_run=True) == [{"action": "created"}]
+    body = peer.received[0].partition(b"\r\n\r\n")[2]
+    assert json.loads(body) == {"objects": [{"object": {"kind": "Job"}}], "dry_run": True}
+
+
+def test_has_module(peer, client):
+    peer.answers = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\n\r\n"]
+    assert client.has_module("sha256:ab") is False
+
+
+def test_upload(peer, client):
+    peer.answers = [response(status="201 Created")]
+    module = os.urandom(200_000)
+    heard = []
+    client.upload_module(
+        "sha256:ab", io.BytesIO(module), size_bytes=len(module), on_progress=heard.append
+    )
+    assert peer.received[0].endswith(b"\r\n\r\n" + module)
+    assert heard[-1] == len(module)
+    assert heard == sorted(heard)
+
+
+def test_upload_of_a_shrinking_file(peer, client):
+    peer.answers = [lambda connection: connection.recv(65536)]
+    with pytest.raises(InvalidInputError, match="shrank"):
+        client.upload_module("sha256:ab", io.BytesIO(b"xx"), size_bytes=5)
+
+
+def test_a_refused_upload_is_told_although_the_node_hung_up(peer, client):
+    def refuse(connection):
+        connection.recv(100)
+        body = b'{"error": {"reason": "TooLarge", "message": "larger than 64Mi"}}'
+        connection.sendall(response(body, status="413 Content Too Large"))
+
+    peer.answers = [refuse]
+    with pytest.raises(LimpetError):
+        client.upload_module("sha256:ab", io.BytesIO(bytes(8 << 20)), size_bytes=8 << 20)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "category"),
+    [
+        ("400 Bad Request", (), InvalidInputError),
+        ("403 Forbidden", (), DeniedError),
+        ("404 Not Found", (), NotFoundError),
+        ("409 Conflict", (), ConflictError),
+        ("413 Content Too Large", (), InvalidInputError),
+        ("500 Internal Server Error", (), LimpetError),
+        ("503 Service Unavailable", (), UnavailableError),
+        ("503 Service Unavailable", ("Retry-After: 1",), TemporaryError),
+    ],
+)
+def test_categories(peer, client, status, headers, category):
+    body = b'{"error": {"reason": "PortInUse", "message": "8080 is taken"}}'
+    peer.answers = [response(body, status=status, headers=headers)]
+    with pytest.raises(category, match="8080 is taken") as error:
+        client.node()
+    assert type(error.value) is category
+    assert error.value.reason == "PortInUse"
+    assert category.reason != "PortInUse"
+
+
+def test_problems_are_one_a_line(peer, client):
+    problems = [
+        {"where": "Job/a", "path": "spec.x", "why": "bad"},
+        {"where": "Job/b", "path": "", "why": "worse"},
+    ]
+    body = {"error": {"reason": "InvalidManifest", "message": "m", "problems": problems}}
+    peer.answers = [response(json.dumps(body).encode(), status="400 Bad Request")]
+    with pytest.raises(InvalidInputError) as error:
+        client.node()
+    assert str(error.value) == "Job/a: spec.x: bad\nJob/b: worse"
+
+
+@pytest.mark.parametrize("body", [b"", b"oops", b"[]", b"{}", b'{"error": 1}', b'{"error": {}}'])
+def test_errors_without_a_message(peer, client, body):
+    peer.answers = [response(body, status="409 Conflict")]
+    with pytest.raises(LimpetError) as error:
+        client.node()
+    assert "409 without saying why" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"220 smtp.example ready\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nno length",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999999\r\n\r\n",
+        b"X" * 100_000,
+        response(b"not json"),
+        response(b"[1]"),
+        response(b"[" * 100_000),
+        chunked(end=b"zz\r\n"),
+        chunked(end=b"-1\r\n"),
+        chunked(end=b"fffffffff\r\n"),
+        chunked(end=b"\r\n"),
+        chunked(end=b"1\r\nab\r\n0\r\n\r\n"),
+        chunked(end=b"0" * 100_000),
+    ],
+)
+def test_what_is_no_answer(peer, client, answer):
+    peer.answers = [answer]
+    with pytest.raises(ProtocolError):
+        client.node()
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"items": 1}', b'{"items": [1]}'])
+def test_lists_must_be_lists_of_objects(peer, client, body):
+    peer.answers = [response(body)]
+    with pytest.raises(ProtocolError, match="no list of items"):
+        client.apps()
+
+
+def test_answers_are_bounded(peer, client, monkeypatch):
+    monkeypatch.setattr("limpet.api.client._BODY_BYTES", 1000)
+    peer.answers = [response(b" " * 2000)]
+    with pytest.raises(ProtocolError, match="larger than"):
+        client.node()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200", response(b"{}")[:-1], chunked(b"{", end=b"5\r\nab")]
+)
+def test_a_node_that_goes_away(peer, client, answer):
+    peer.answers = [answer]
+    with pytest.raises(TemporaryError, match="went away"):
+        client.node()
+
+
+def test_a_node_that_is_silent(peer, folder):
+    ended = threading.Event()
+    peer.answers = [lambda connection: ended.wait(10)]
+    started = time.monotonic()
+    with pytest.raises(TemporaryError, match=r"did not answer within 0\.05 s"):
+        Client(folder / "s", timeout_seconds=0.05).node()
+    ended.set()
+    assert time.monotonic() - started < 5
+
+
+def test_a_chunked_answer_may_be_an_object(peer, client):
+    peer.answers = [chunked(b'{"na', b'me": 1}')]
+    assert client.node() == {"name": 1}
+
+
+def test_nobody_listens(client, folder):
+    with pytest.raises(NodeNotRunningError, match="start one with `limpet up`"):
+        client.node()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "s"))
+    with pytest.raises(NodeNotRunningError):
+        client.node()
+
+
+def test_a_path_that_is_too_long():
+    with pytest.raises(UnavailableError, match="can't connect to .*too long"):
+        Client(Path("/" + "x" * 200)).node()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to everything")
+def test_permission(peer, client):
+    peer.path.chmod(0)
+    with pytest.raises(DeniedError, match="permission denied"):
+        client.node()
+
+
+def test_permission_is_told(client, monkeypatch):
+    def connect(self, address):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(DeniedError, match="permission denied; only root"):
+        client.node()
+
+
+def log(client, **query):
+    return client.log_lines(namespace="default", name="hello", query=query)
+
+
+def test_log_lines(peer, client):
+    peer.answers = [chunked(b"one\ntw", b"o\n\xff\nlast")]
+    assert list(log(client, tail=5, follow=None)) == [b"one\n", b"two\n", b"\xff\n", b"last"]
+    assert peer.received[0].startswith(b"GET /v1/apps/default/hello/logs?tail=5 ")
+
+
+def test_log_of_an_absent_app(peer, client):
+    body = b'{"error": {"reason": "NotFound", "message": "no app"}}'
+    peer.answers = [response(body, status="404 Not Found")]
+    with pytest.raises(NotFoundError, match="no app"):
+        list(log(client))
+
+
+def test_a_log_that_breaks_off(peer, client):
+    peer.answers = [chunked(b"one\n", end=b"")]
+    lines = log(client, follow=True)
+    assert next(lines) == b"one\n"
+    with pytest.raises(TemporaryError, match="went away"):
+        next(lines)
+
+
+def test_endless_lines_are_cut(peer, client, monkeypatch):
+    monkeypatch.setattr("limpet.api.client._LINE_BYTES", 10)
+    peer.answers = [chunked(b"x" * 25)]
+    assert b"".join(log(client)) == b"x" * 25
+
+
+def test_following_outlasts_silence_and_tells_it(peer, folder):
+    go = threading.Event()
+
+    def answer(connection):
+        read_request(connection)
+        connection.sendall(chunked(b"one\n", end=b"4\r\nt"))
+        go.wait(10)
+        connection.sendall(b"wo\n\r\n0\r\n\r\n")
+
+    peer.answers = [answer]
+    client = Client(folder / "s", timeout_seconds=2.0)
+    lines = client.log_lines(
+        namespace="default", name="hello", query={"follow": True}, tick_seconds=0.01
+    )
+    assert next(lines) == b"one\n"
+    assert next(lines) == b""
+    assert next(lines) == b""
+    go.set()
+    assert [line for line in lines if line] == [b"two\n"]
+
+
+def test_an_interrupted_connect_leaves_no_socket(peer, client, monkeypatch):
+    made = []
+
+    def connect(self, address):
+        made.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(KeyboardInterrupt):
+        client.node()
+    assert made[0].fileno() == -1
+    monkeypatch.undo()
+
+
+@settings(max_examples=60, deadline=None)
+@given(pieces=st.lists(st.binary(min_size=1, max_size=50), max_size=8))
+def test_lines_do_not_depend_on_pieces(pieces):
+    from limpet.api.client import _lines
+
+    assert b"".join(_lines(iter(pieces))) == b"".join(pieces)
+    assert all(b"\n" not in line[:-1] for line in _lines(iter(pieces)))
