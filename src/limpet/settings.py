@@ -167,15 +167,17 @@ def _set(
 
 def _convert(value: object, kind: str, *, where: str) -> object:
     try:
-        if kind == "Path" and isinstance(value, str | Path):
+        if kind == "Path" and isinstance(value, str | Path) and str(value):
             return Path(value).expanduser().absolute()
         if kind == "str" and isinstance(value, str):
             return value
-        if kind in ("int", "float") and isinstance(value, str | int | float):
+        if (kind == "float" and isinstance(value, str | int | float)) or (
+            kind == "int" and isinstance(value, str | int)
+        ):
             number = int(value) if kind == "int" else float(value)
             if not isinstance(value, bool) and 0 < number < float("inf"):
                 return number
-    except ValueError:
+    except (ValueError, OverflowError, RuntimeError):  # RuntimeError: `~nobody` has no home
         pass
     wanted = {"Path": "a path", "str": "text", "int": "a whole number", "float": "a number"}[kind]
     suffix = " above zero" if kind in ("int", "float") else ""

@@ -35,9 +35,10 @@ def main(arguments: list[str]) -> int:
     store.set_wasi(wasi)
     try:
         instance = linker.instantiate(
-            store, wasmtime.Module.deserialize_file(engine, module)
+            store,
+            wasmtime.Module.deserialize_file(engine, module)
             if module.endswith(".cwasm")
-            else wasmtime.Module.from_file(engine, module)
+            else wasmtime.Module.from_file(engine, module),
         )
         start = instance.exports(store)["_start"]
         assert isinstance(start, wasmtime.Func)

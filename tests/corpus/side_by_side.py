@@ -89,10 +89,10 @@ def _cli(
 def _wasmtime_py(
     stack: ExitStack, module: bytes, setup: Setup, roots: dict[str, Path]
 ) -> list[bytes | str | Path]:
-    file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".wasm"))
-    file.write(module)
-    file.flush()
-    command: list[bytes | str | Path] = [sys.executable, CORPUS / "reference_run.py", file.name]
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limpet-")))
+    file = directory / "guest.wasm"
+    file.write_bytes(module)
+    command: list[bytes | str | Path] = [sys.executable, CORPUS / "reference_run.py", file]
     for guest_path, root in roots.items():
         mode = "ro" if setup.directories[guest_path] else "rw"
         command.extend(["--dir", root, guest_path, mode])
@@ -139,9 +139,7 @@ def run_limpet(module: bytes, setup: Setup, *, deadline_seconds: float = 30) -> 
                 deadline_seconds=deadline_seconds,
             )
         )
-        return Result(
-            stdout.getvalue(), stderr.getvalue(), _describe(outcome), _read_trees(roots)
-        )
+        return Result(stdout.getvalue(), stderr.getvalue(), _describe(outcome), _read_trees(roots))
 
 
 def _describe(outcome: Outcome) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from limpet.errors import InvalidInputError, LimpetError, NotFoundError
+from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
 from limpet.node.status import UsageMeter, describe_app, describe_node, format_time
 from limpet.plan import AppKey
@@ -64,6 +65,12 @@ class Upload:
             staged.abandon()
 
 
+class NodeFailureError(TemporaryError):
+    """The node met an error of its operating system: a full disk, too many open files."""
+
+    reason = "NodeFailure"
+
+
 class Routes:
     """The calls."""
 
@@ -88,6 +95,13 @@ class Routes:
             return await self._dispatch(request, sink)
         except LimpetError as error:
             return error_response(error)
+        except OSError as error:
+            return error_response(NodeFailureError(f"the node can't do that now: {error}"))
+        except Exception as error:
+            traceback.print_exc()
+            return error_response(
+                LimpetError(f"a defect in Limpet: {error!r}; the node's log has the traceback")
+            )
         finally:
             self.abandon(sink)
 
@@ -102,8 +116,7 @@ class Routes:
                 return _json(describe_node(self._agent))
             case ("HEAD", "v1", "modules", digest):
                 return Response(200 if self._agent.store.has_module(digest) else 404)
-            case ("PUT", "v1", "modules", digest):
-                assert isinstance(sink, Upload), "upload_sink saw the same target"
+            case ("PUT", "v1", "modules", digest) if isinstance(sink, Upload):
                 sink.finish(digest)
                 return _json({"digest": digest}, status=201)
             case ("POST", "v1", "apply"):

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import struct
+import traceback
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,8 @@ class _Connection(asyncio.Protocol):
         self._can_write.set()
         if self._task is not None:
             self._task.cancel()
-        self._routes.abandon(self._sink)
+        for sink in (self._sink, *(request.sink for request in self._requests)):
+            self._routes.abandon(sink)
 
     def pause_writing(self) -> None:
         self._can_write.clear()
@@ -127,6 +129,7 @@ class _Connection(asyncio.Protocol):
         return self._sink
 
     def _on_request(self, request: Request) -> None:
+        self._sink = None  # it goes with the request from here on
         self._requests.append(request)
 
     def _serve_next(self) -> None:
@@ -137,14 +140,16 @@ class _Connection(asyncio.Protocol):
         try:
             while self._requests:
                 request = self._requests.popleft()
-                sink, self._sink = self._sink, None
-                answer = await self._routes.answer(request, sink)
+                answer = await self._routes.answer(request, request.sink)
                 if isinstance(answer, LogStreamResponse):
                     await self._stream(answer)
                 else:
                     self._http.respond(answer)
                     self._flush()
                     await self._can_write.wait()
+        except Exception:  # an answer that broke off must not look complete
+            traceback.print_exc()
+            self.abort()
         finally:
             self._task = None
 

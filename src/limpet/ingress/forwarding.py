@@ -188,7 +188,7 @@ class Forwarding:
         self._end()
 
     def check_time(self, now: float) -> None:
-        """Give up an app that has been silent for too long; a client that is slow is not its fault."""
+        """Give up an app that has been silent for too long; a slow client is not its fault."""
         upstream = self._upstream
         if upstream is None or upstream.is_paused:
             return

@@ -1,7 +1,7 @@
 """Reads one response of an app, without I/O: bytes in; head, body and end out.
 
-An app's bytes are as hostile as a client's: what is not one well-framed response with a bounded head
-is a `BadResponseError`. Parsing itself is llhttp's (through httptools), in its strict mode.
+An app's bytes are as hostile as a client's: what is not one well-framed response with a bounded
+head is a `BadResponseError`. Parsing itself is llhttp's (through httptools), in its strict mode.
 """
 
 from __future__ import annotations

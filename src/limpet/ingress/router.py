@@ -42,14 +42,29 @@ def run_router(channel: Channel, config: RouterConfig, descriptors: list[int]) -
     """Route until told to drain, or until the agent is gone; return the exit code."""
     _allow_descriptors()
     loop = Loop()
-    listeners = [socket.socket(fileno=number) for number in descriptors[: config.listeners]]
-    router = IngressRouter(loop, listeners, _http_settings(config))
-    control = _Control(loop, channel, router)
-    signal.signal(signal.SIGTERM, lambda *_: router.drain())
-    loop.register(channel.fileno(), READ, control.on_ready)
+    router = start_router(loop, channel, config, descriptors)
+    # By way of the loop, so that no connection is drained in the middle of something.
+    terminated = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def on_terminated(_events: int) -> None:
+        loop.unregister(terminated)
+        router.drain()
+
+    loop.register(terminated, READ, on_terminated)
+    signal.signal(signal.SIGTERM, lambda *_: os.eventfd_write(terminated, 1))
     gc.freeze()  # what lives now lives on: collecting it would only unshare its pages
     loop.run()
     return 0
+
+
+def start_router(
+    loop: Loop, channel: Channel, config: RouterConfig, descriptors: list[int]
+) -> IngressRouter:
+    """Make a router that obeys this channel; it stops the loop when it has been drained."""
+    listeners = [socket.socket(fileno=number) for number in descriptors[: config.listeners]]
+    router = IngressRouter(loop, listeners, _http_settings(config))
+    loop.register(channel.fileno(), READ, _Control(loop, channel, router).on_ready)
+    return router
 
 
 class IngressRouter:
@@ -171,6 +186,7 @@ class _Control:
         except MessageError:
             received = None
         if received is None:
+            # The socket rests with the launcher: clients wait there for the next agent's router.
             self._loop.unregister(self._channel.fileno())
             self._router.drain()
             return

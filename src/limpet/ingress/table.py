@@ -1,8 +1,8 @@
 """The routing table: which host and path lead to which app (Kubernetes' Ingress). Pure.
 
 Exact hosts come before wildcards, wildcards before rules for any host; for one host exact paths
-come before prefixes and longer prefixes before shorter ones. A host's rules that match no path leave
-the request to the next less specific host, so that a default backend serves what nothing else does.
+come before prefixes and longer prefixes before shorter ones. A host's rules that match no path
+leave the request to the next less specific host, so that a default backend serves what is left.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from limpet.worker.loop import Loop
 
 _READ_BYTES = 64 << 10
-_MAX_IDLE = 16
-_IDLE_SECONDS = 30.0
+# The connections of a busy moment come back at once: what is closed then is opened again at once.
+_MAX_IDLE = 256
+_IDLE_SECONDS = 10.0
 # An app's workers share one listening socket and a connection stays with the worker that accepted
 # it: now and then a new one lets the kernel choose the worker that has time.
 _MAX_REQUESTS = 100

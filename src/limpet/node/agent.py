@@ -44,7 +44,15 @@ from limpet.node.state import (
     decide_wake_up,
 )
 from limpet.node.volumes import Volumes
-from limpet.plan import AppKey, Catalog, PlanError, app_key, compile_plan
+from limpet.plan import (
+    AppKey,
+    Catalog,
+    Listener,
+    PlanError,
+    app_key,
+    compile_listeners,
+    compile_plan,
+)
 from limpet.store.database import Completion, Database, StoredObject, encode_body, now
 from limpet.store.files import make_directory
 from limpet.store.logs import AppLog
@@ -191,9 +199,10 @@ class Agent:
             return
         message, descriptors = received
         if isinstance(message, ZygoteStarted):
+            is_first = self.zygote.pid is None
             self.zygote.attach(Channel.from_descriptor(descriptors[0]), message.pid)
-            if message.restarts > self.zygote_restarts:
-                self.zygote_restarts = message.restarts
+            self.zygote_restarts = message.restarts
+            if not is_first:
                 how = os.waitstatus_to_exitcode(message.status)
                 what = f"signal {-how}" if how < 0 else f"exit code {how}"
                 self._record_node(
@@ -424,12 +433,12 @@ class Agent:
         self._close_listeners()
 
     def _close_listeners(self) -> None:
-        wanted = [
-            listener
-            for runtime in self.apps.values()
-            for plan in runtime.plans()
-            for listener in plan.listeners
-        ]
+        wanted: list[Listener] = []
+        for runtime in self.apps.values():
+            for plan in runtime.plans():
+                wanted += plan.listeners
+            if runtime.want is Want.RUNNING:  # also what is not prepared yet, or not again
+                wanted += compile_listeners(runtime.app, self._catalog)
         self._listeners.close_unused([*wanted, *self._router.listeners])
 
     # Preparing: source -> digest -> artifact -> plan -> sockets
@@ -524,8 +533,10 @@ class Agent:
         self.events.record(reason, message, of=key, is_warning=True)
 
     def _record_node(self, reason: str, message: str) -> None:
-        """Record an event of the node, and of each app: all of them felt it."""
+        """Record an event of the node, and of each app: people look there first."""
         self.events.record(reason, message, of=("Node", "", self.name), is_warning=True)
+        for runtime in self.apps.values():
+            self._record(runtime.object_key, reason, message)
 
 
 def _show(key: ObjectKey) -> str:

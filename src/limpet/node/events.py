@@ -24,7 +24,7 @@ class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._events: deque[Event] = deque(maxlen=_KEPT)
-        self._unwritten: list[Event] = []
+        self._unwritten: deque[Event] = deque(maxlen=_KEPT)
 
     def load(self) -> None:
         """Read what earlier runs of the node wrote."""

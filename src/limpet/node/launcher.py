@@ -198,7 +198,8 @@ class Launcher:
                     return code
             elif pid == self._zygote_pid:
                 self._zygote_pid = 0
-                if self._agent is not None and not self._is_stopping:
+                # One that ended by itself saw its agent die: both are about to be started anew.
+                if status != 0 and self._agent is not None and not self._is_stopping:
                     self._zygote_restarts += 1
                     self._start_zygote(status)
             elif self._agent is not None:

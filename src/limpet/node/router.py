@@ -1,20 +1,27 @@
-"""The ingress router's process as the agent sees it: there while an Ingress exists, told every change."""
+"""The ingress router's process as the agent sees it.
+
+It is there while an Ingress exists and is told every change.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from limpet.manifest.model import Ingress, Service
-from limpet.plan import Listener, PlanError
+from limpet.manifest.model import Ingress, Service, Trigger
+from limpet.node.state import Want
+from limpet.plan import Listener, PlanError, compile_listeners
 from limpet.worker.config import RouterConfig, write_config
-from limpet.worker.messages import Drain, Message, Routes
+from limpet.worker.messages import Drain, Message, MessageError, Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from limpet.manifest.model import App
     from limpet.node.apps import AppRuntime
     from limpet.node.listeners import Listeners
     from limpet.plan import AppKey, Catalog
@@ -22,6 +29,16 @@ if TYPE_CHECKING:
     from limpet.worker.supervisor import ExitInfo, Process, Zygote
 
 _ORIGIN = "the ingress router"
+# A router that lived this long starts again at once, one that keeps dying ever more slowly.
+_STABLE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 10.0
+_LISTEN_AGAIN_SECONDS = 2.0
+_SEND_AGAIN_SECONDS = 0.5
+# It gives its last requests 30 seconds by itself.
+_STOP_SECONDS = 35.0
+# How long an app may be silent: its deadline, with time for a cold start, but never less than this.
+_PATIENCE_SECONDS = 60.0
+_START_SECONDS = 10.0
 
 
 class RouterProcess:
@@ -43,7 +60,12 @@ class RouterProcess:
         self._process: Process | None = None
         self._table = "[]"
         self._serial = 0
-        self._is_wanted = False
+        self._started_at = 0.0
+        self._failures = 0
+        self._problem = ""
+        self._timer: asyncio.TimerHandle | None = None
+        # Until the first update nobody knows; a socket that an earlier agent opened stays open.
+        self._is_wanted = True
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -54,34 +76,71 @@ class RouterProcess:
         self, ingresses: Sequence[Ingress], catalog: Catalog, apps: Mapping[AppKey, AppRuntime]
     ) -> None:
         """Make the router serve these objects, or end it when there are none."""
-        del apps
-        self._is_wanted = bool(ingresses)
-        if not self._is_wanted:
-            self.stop()
+        if not ingresses:
+            if self._is_wanted:
+                self.stop()
+                self._close_listener(catalog, apps)
             return
-        self._table = compile_table(ingresses, catalog)
-        if self._process is None:
+        self._is_wanted = True
+        running = [runtime.app for runtime in apps.values() if runtime.want is Want.RUNNING]
+        self._table = compile_table(ingresses, catalog, running)
+        if self._process is not None:
+            self._send_table()
+        elif self._timer is None:
             self._start()
-        else:
-            self._process.send(Routes(self._table))
+
+    def _close_listener(self, catalog: Catalog, apps: Mapping[AppKey, AppRuntime]) -> None:
+        wanted: list[Listener] = []
+        for runtime in apps.values():
+            for plan in runtime.plans():
+                wanted += plan.listeners
+            if runtime.want is Want.RUNNING:
+                wanted += compile_listeners(runtime.app, catalog)
+        self._sockets.close_unused(wanted)
 
     def _start(self) -> None:
+        self._timer = None
         try:
             listening = self._sockets.open(self._listener)
         except PlanError as error:
-            self._record("IngressFailed", str(error))
+            self._complain("IngressFailed", str(error))
+            self._later(_LISTEN_AGAIN_SECONDS, self._start)
             return
+        self._problem = ""
         self._serial += 1
+        self._started_at = time.monotonic()
         config = write_config(RouterConfig(listeners=1, http=asdict(self._settings.http)))
-        self._process = self._zygote.spawn(
-            f"router-{self._serial}",
-            "router",
-            [config, listening.fileno()],
-            on_message=self._on_message,
-            on_exit=self._on_exit,
-        )
-        os.close(config)
-        self._process.send(Routes(self._table))
+        try:
+            self._process = self._zygote.spawn(
+                f"router-{self._serial}",
+                "router",
+                [config, listening.fileno()],
+                on_message=self._on_message,
+                on_exit=self._on_exit,
+            )
+        finally:
+            os.close(config)
+        self._send_table()
+
+    def _send_table(self) -> None:
+        self._cancel_timer()
+        if self._process is None:
+            return
+        try:
+            is_sent = self._process.send(Routes(self._table))
+        except MessageError as error:
+            self._complain(
+                "IngressFailed",
+                f"the Ingresses have too many rules, so those before stay in force: {error}",
+            )
+            return
+        if not is_sent:
+            self._later(_SEND_AGAIN_SECONDS, self._send_table)
+
+    def _complain(self, reason: str, message: str) -> None:
+        if message != self._problem:
+            self._problem = message
+            self._record(reason, message)
 
     def _on_message(self, _process: Process, _message: Message) -> None:
         """The router has nothing to tell but its end."""
@@ -90,36 +149,80 @@ class RouterProcess:
         if process is not self._process:
             return
         self._process = None
-        if self._is_wanted:
-            self._record("IngressRestarted", f"the ingress router ended: {info.message or info.reason}")
-            self._start()
+        if not self._is_wanted:
+            return
+        is_stable = time.monotonic() - self._started_at >= _STABLE_SECONDS
+        self._failures = 1 if is_stable else self._failures + 1
+        pause = 0.0 if self._failures == 1 else min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS)
+        when = f"it starts again in {pause:.1f} s" if pause else "it starts again at once"
+        self._record(
+            "IngressRestarted", f"the ingress router ended: {info.message or info.reason}; {when}"
+        )
+        self._cancel_timer()
+        self._later(pause, self._start)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, call)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def stop(self) -> None:
         """End the router after its requests in flight."""
         self._is_wanted = False
+        self._failures = 0
+        self._problem = ""
+        self._cancel_timer()
         if self._process is not None:
             self._process.send(Drain())
+            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._process.kill)
             self._process = None
 
 
-def compile_table(ingresses: Sequence[Ingress], catalog: Catalog) -> str:
+def compile_table(ingresses: Sequence[Ingress], catalog: Catalog, apps: Sequence[App]) -> str:
     """Resolve each path's Service to an address on loopback; the JSON that the router takes.
 
-    Entries are `[host, path, is_exact, target]`, the most specific first: a named host before any
-    host, exact before prefix, longer before shorter (Kubernetes' Ingress, "multiple matches").
+    Entries are `[host, path, is_exact, target, patience_seconds]`, the most specific first: a named
+    host before any host, exact before prefix, longer before shorter (Kubernetes' Ingress, "multiple
+    matches"). `target` is empty when there is no such Service or no app behind it.
     """
-    entries: list[tuple[str, str, bool, str]] = []
+    entries: list[tuple[str, str, bool, str, float]] = []
     for ingress in ingresses:
         for path in ingress.paths:
             service = catalog.get(Service, ingress.namespace, path.service)
-            target = _target(service, path.port) if service is not None else ""
-            entries.append((path.host, path.path, path.is_exact, target))
+            target, patience = "", _PATIENCE_SECONDS
+            if service is not None:
+                target, patience = _resolve(service, path.port, catalog, apps)
+            entries.append((path.host, path.path, path.is_exact, target, patience))
     entries.sort(key=lambda e: (e[0] == "", e[0].startswith("*"), not e[2], -len(e[1])))
     return json.dumps(entries)
 
 
-def _target(service: Service, port: int | str) -> str:
-    for candidate in service.ports:
-        if port in (candidate.port, candidate.name):
-            return f"127.0.0.1:{candidate.port}"
-    return ""
+def _resolve(
+    service: Service, port: int | str, catalog: Catalog, apps: Sequence[App]
+) -> tuple[str, float]:
+    """Return where the apps behind a Service's port listen, and how long they may be silent."""
+    numbers = {entry.port for entry in service.ports if port in (entry.port, entry.name)}
+    origin = f"service {service.namespace}/{service.name}"
+    target, patience = "", _PATIENCE_SECONDS
+    for app in apps:
+        if (
+            app.trigger is not Trigger.HTTP
+            or app.namespace != service.namespace
+            or not service.selector.items() <= dict(app.pod_labels).items()
+        ):
+            continue
+        for listener in compile_listeners(app, catalog):
+            is_its = listener.origin == origin and listener.port in numbers
+            if numbers and (is_its or app.http.listen is not None):
+                target = target or _local_address(listener)
+                patience = max(patience, (app.deadline_seconds or 0.0) + _START_SECONDS)
+    return target, patience
+
+
+def _local_address(listener: Listener) -> str:
+    """Return how a listener is reached from this device."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.host, listener.host)  # noqa: S104 - compared, not bound
+    return f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"

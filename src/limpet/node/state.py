@@ -107,8 +107,8 @@ def decide_actions(view: AppView, now: float) -> list[Action]:
         if worker.state is not WorkerState.DRAINING
         and (worker.slot >= view.slots or worker.fingerprint != view.fingerprint)
     ]
-    if view.scales_to_zero and not current and not view.has_demand:
-        return [*(Drain(worker.id) for worker in outdated), Watch()]
+    if view.scales_to_zero and not view.has_demand:
+        return [*(Drain(worker.id) for worker in (*current.values(), *outdated)), Watch()]
     return _decide_rollout(view, current, outdated, now)
 
 
@@ -129,6 +129,7 @@ def _decide_rollout(
     ready = sum(
         worker.state is WorkerState.READY and slot < view.slots for slot, worker in current.items()
     )
+    ready += sum(slot in view.completed and slot not in current for slot in range(view.slots))
     # Surplus slots and exclusive volumes don't wait; else an old worker goes as a new one gets ready.
     goes_now = [w for w in outdated if w.slot >= view.slots or view.replaces_before_start]
     stays = [w for w in outdated if w not in goes_now]

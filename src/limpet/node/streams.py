@@ -7,6 +7,7 @@ own time, not the agent's, the neighbours' or the flash's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -88,4 +89,5 @@ class LogStream:
             self._timer.cancel()
         asyncio.get_running_loop().remove_reader(self._descriptor)
         os.close(self._descriptor)
-        self._log.end(stream=self._stream, worker=self._worker, incarnation=self._incarnation)
+        with contextlib.suppress(OSError):  # a full disk: what has no newline yet is lost
+            self._log.end(stream=self._stream, worker=self._worker, incarnation=self._incarnation)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from limpet.store.files import make_directory
+from limpet.store.files import make_directory, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +71,7 @@ def _write_files(parent: Path, files: Sequence[tuple[str, bytes]]) -> Path:
     for name, content in files:
         path = staged / name
         make_directory(path.parent)
-        path.write_bytes(content)
-        path.chmod(0o400)
+        write_atomically(path, content, mode=0o400)
     staged.rename(folder)
     return folder
 

@@ -107,6 +107,8 @@ def fetch_https(location: str, sink: Sink) -> None:
         if error.code in (408, 425, 429) or error.code >= 500:
             raise FetchFailedError(text) from error
         raise FetchError(text) from error
+    except (http.client.InvalidURL, ValueError) as error:
+        raise FetchError(f"{location}: not an address that can be asked: {error}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
         reason = getattr(error, "reason", None) or error
         raise FetchFailedError(f"{location}: {reason}") from error

@@ -50,10 +50,9 @@ class AppLog:
         """Add what a worker wrote; an unfinished line waits for its rest."""
         key = (worker, incarnation, stream)
         lines = (self._partial.pop(key, b"") + data).split(b"\n")
+        if any(len(line) > MAX_LINE_BYTES for line in lines):
+            lines = [piece for line in lines for piece in _pieces(line)]
         rest = lines.pop()
-        while len(rest) > MAX_LINE_BYTES:
-            lines.append(rest[:MAX_LINE_BYTES])
-            rest = rest[MAX_LINE_BYTES:]
         if rest:
             self._partial[key] = rest
         self._write(lines, stream=stream, worker=worker, incarnation=incarnation)
@@ -69,11 +68,15 @@ class AppLog:
             return
         now = time.time()
         head = b"%.6f %s %s %d " % (now, stream, worker.encode(), incarnation)
-        text = b"".join([head + line[:MAX_LINE_BYTES] + b"\n" for line in lines])
+        text = b"".join([head + line + b"\n" for line in lines])
         descriptor = self._open(len(text))
         view = memoryview(text)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        try:
+            while view:
+                view = view[os.write(descriptor, view) :]
+        except OSError:
+            self.close()  # opening it again mends what is half written
+            raise
         self._size += len(text)
         for follower in self._followers:
             for line in lines:
@@ -90,9 +93,11 @@ class AppLog:
             self._rotate()
         if self._file is None:
             make_directory(self._directory)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._file = os.open(self._path(0), flags, 0o600)
             self._size = os.fstat(self._file).st_size
+            if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+                self._size += os.write(self._file, b"\n")  # a crash cut the last line short
         return self._file
 
     def _rotate(self) -> None:
@@ -117,9 +122,8 @@ class AppLog:
         records = self._records()
         if previous:
             everything = list(records)
-            starts = sorted({record.incarnation for record in everything})
-            chosen = starts[-2] if len(starts) > 1 else None
-            records = iter([record for record in everything if record.incarnation == chosen])
+            chosen = _previous_runs(everything)
+            records = (r for r in everything if (r.worker, r.incarnation) in chosen)
         if since is not None:
             records = (record for record in records if record.time >= since)
         if tail is not None:
@@ -147,10 +151,23 @@ class AppLog:
     def remove(self) -> None:
         """Delete the log."""
         self.close()
-        for index in range(max(self._settings.files, 1)):
-            self._path(index).unlink(missing_ok=True)
+        for path in self._directory.glob("log*"):  # also what more files, once set, have left
+            path.unlink()
         if self._directory.exists():
             self._directory.rmdir()
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """Cut a line that is too long for one record."""
+    return [line[at : at + MAX_LINE_BYTES] for at in range(0, len(line) or 1, MAX_LINE_BYTES)]
+
+
+def _previous_runs(records: list[Record]) -> set[tuple[str, int]]:
+    """Return each worker's last run but one, as (worker, incarnation)."""
+    runs: dict[str, set[int]] = {}
+    for record in records:
+        runs.setdefault(record.worker, set()).add(record.incarnation)
+    return {(worker, sorted(found)[-2]) for worker, found in runs.items() if len(found) > 1}
 
 
 def _parse(line: bytes) -> Record | None:

@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
@@ -82,7 +83,11 @@ class ModuleStore:
         path = self._artifacts / name
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                self.remove_artifact(name)  # a symbolic link is none of ours
+            elif error.errno != errno.ENOENT:
+                raise
             return None
         try:
             seal = json.loads((self._artifacts / f"{name}.json").read_bytes())
@@ -170,8 +175,13 @@ class StagedModule:
         self._publish(digest)
 
     def _publish(self, digest: str) -> None:
-        os.fsync(self.descriptor)
-        publish(self._path, self._store._module_path(digest))  # noqa: SLF001 - its own half
+        try:
+            path = self._store._module_path(digest)  # noqa: SLF001 - its own half
+            os.fsync(self.descriptor)
+            publish(self._path, path)
+        except BaseException:
+            self.abandon()
+            raise
         os.close(self.descriptor)
 
     def abandon(self) -> None:

@@ -73,6 +73,7 @@ class HttpTrigger:
         self._queue: deque[Exchange] = deque()
         self._thread: _GuestThread | None = None
         self._is_threaded = False
+        self._is_starting = False
         self._quick_runs = 0
         self.requests = 0
         self.failed = 0
@@ -119,7 +120,7 @@ class HttpTrigger:
         refusal = self._refusal(request)
         if refusal is not None:
             exchange.respond(refusal)
-        elif not self._is_threaded:
+        elif not (self._is_threaded or self._queue or self.in_flight):
             self._answer(exchange, self._run(exchange, self._deadline))
         elif len(self._queue) < self._config.queue:
             self._queue.append(exchange)
@@ -229,6 +230,9 @@ class HttpTrigger:
     def _start_next(self) -> None:
         if self._thread is None:
             self._thread = _GuestThread(self._loop, self._run, self._finish)
+        if self._is_starting:
+            return  # an answer below brought the next request: the loop below gets to it
+        self._is_starting = True
         while self._queue and not self._thread.is_busy:
             exchange = self._queue.popleft()
             left = self._deadline - (time.monotonic() - exchange.received_at)
@@ -239,6 +243,7 @@ class HttpTrigger:
             else:
                 message = "the request waited for others until its deadline"
                 self._finish(exchange, self._failure(exchange.request, 504, message))
+        self._is_starting = False
 
     def _finish(self, exchange: Exchange, response: Response) -> None:
         self._answer(exchange, response)

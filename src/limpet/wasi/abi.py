@@ -1,7 +1,7 @@
 """Shapes of WASI preview 1 as they cross the boundary: signatures, records, flags.
 
-Source: `wasi_snapshot_preview1.witx` and `typenames.witx`. Layouts are little-endian, as WebAssembly
-memory is.
+Source: `wasi_snapshot_preview1.witx` and `typenames.witx`. Layouts are little-endian, as
+WebAssembly's memory is.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ PARAMETERS = {
     "sock_send": "iiiii",
     "sock_shutdown": "ii",
 }
+# What one call may have the host copy in; beyond it Wasmtime answers ENOMEM.
+CALL_MAX_BYTES = 128 << 20
 NO_RESULT = frozenset({"proc_exit"})
 
 IOVEC = Struct("<II")
@@ -90,10 +92,14 @@ OFLAGS_ALL = 15
 FSTFLAGS_ATIM, FSTFLAGS_ATIM_NOW, FSTFLAGS_MTIM, FSTFLAGS_MTIM_NOW = 1, 2, 4, 8
 FSTFLAGS_ALL = 15
 LOOKUP_SYMLINK_FOLLOW = 1
+RIFLAGS_ALL = 3
+SIFLAGS_ALL = 0xFFFF
+SDFLAGS_ALL = 3
 SUBCLOCKFLAGS_ABSTIME = 1
 EVENTTYPE_CLOCK, EVENTTYPE_FD_READ, EVENTTYPE_FD_WRITE = 0, 1, 2
 EVENTRWFLAGS_HANGUP = 1
 WHENCE_SET, WHENCE_CUR, WHENCE_END = 0, 1, 2
+WHENCE_COUNT = 3
 ADVICE_COUNT = 6
 SIGNAL_COUNT = 31
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import select
-from time import monotonic_ns
+from contextlib import suppress
+from time import monotonic_ns, sleep
 
 from limpet.wasi.endings import GuestDeadline, GuestInterrupted
 
 # poll(2) takes milliseconds in a C int: longer waits are cut into pieces of this length.
 _LONGEST_POLL_MS = 1 << 30
+_MS_IN_NS = 1_000_000
+# poll(2) is exact to a millisecond: the last bit of a guest's sleep is slept, not polled.
+_SHORT_SLEEP_NS = 3 * _MS_IN_NS
 
 
 class Control:
@@ -66,20 +70,23 @@ class Control:
             poller.register(descriptor, mask)
         wake = self._open_wake()
         poller.register(wake, select.POLLIN)
-        limits = [limit for limit in (until_ns, self.deadline_ns or None) if limit is not None]
-        limit_ns = min(limits) if limits else None
         while True:
             self.check()
-            timeout = None
-            if limit_ns is not None:
-                # Round up, or the last millisecond would be spent spinning.
-                left_ms = -(-(limit_ns - monotonic_ns()) // 1_000_000)
-                timeout = min(max(left_ms, 0), _LONGEST_POLL_MS)
-            ready = dict(poller.poll(timeout))
-            ready.pop(wake, None)
-            self.check()
+            left_ns = self._left_ns(until_ns)
+            if not events and left_ns is not None and 0 < left_ns < _SHORT_SLEEP_NS:
+                sleep(left_ns / 1e9)
+                ready = {}
+            else:
+                ready = dict(poller.poll(_poll_timeout(left_ns, is_sleep=not events)))
+                ready.pop(wake, None)
+                self.check()
             if ready or (until_ns is not None and monotonic_ns() >= until_ns):
                 return ready
+
+    def _left_ns(self, until_ns: int | None) -> int | None:
+        """How long to wait at most: until `until_ns` or the deadline; None for ever."""
+        limits = [limit for limit in (until_ns, self.deadline_ns or None) if limit is not None]
+        return max(min(limits) - monotonic_ns(), 0) if limits else None
 
     def wait_readable(self, descriptor: int) -> None:
         self.wait({descriptor: select.POLLIN}, None)
@@ -93,13 +100,19 @@ class Control:
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._wake_owner = os.getpid()
         else:
-            try:
+            with suppress(BlockingIOError):
                 os.eventfd_read(self._wake)  # left over from a run that ended meanwhile
-            except BlockingIOError:
-                pass
         return self._wake
 
     def close(self) -> None:
         if self._wake >= 0:
             os.close(self._wake)
             self._wake = -1
+
+
+def _poll_timeout(left_ns: int | None, *, is_sleep: bool) -> int | None:
+    """Milliseconds for poll(2): rounded down for sleeps, whose rest is slept, else up."""
+    if left_ns is None:
+        return None
+    timeout = left_ns // _MS_IN_NS - 1 if is_sleep else -(-left_ns // _MS_IN_NS)
+    return min(max(timeout, 0), _LONGEST_POLL_MS)

@@ -11,6 +11,7 @@ import stat as modes
 from typing import TYPE_CHECKING
 
 from limpet.wasi import abi, errnos, paths
+from limpet.wasi.arguments import check_flags
 from limpet.wasi.descriptors import OpenDirectory, OpenFile
 from limpet.wasi.errnos import WasiError
 from limpet.wasi.metadata import open_directory, parse_times, write_filestat
@@ -23,13 +24,14 @@ _CREATE_MODE = 0o666
 
 
 def _read_path(run: WasiRun, pointer: int, length: int) -> bytes:
+    if length > abi.CALL_MAX_BYTES:
+        raise WasiError(errnos.NOMEM)
     run.memory.require(pointer, length)
     return paths.parse_path(run.memory.read(pointer, min(length, paths.MAX_PATH_BYTES + 1)))
 
 
 def _check_lookup(flags: int) -> bool:
-    if flags & ~abi.LOOKUP_SYMLINK_FOLLOW:
-        raise WasiError(errnos.INVAL)
+    check_flags("lookupflags", flags, abi.LOOKUP_SYMLINK_FOLLOW)
     return bool(flags)
 
 
@@ -167,10 +169,9 @@ def path_open(
     number_at: int,
 ) -> int:
     is_followed = _check_lookup(lookup)
-    if oflags & ~abi.OFLAGS_ALL or fdflags & ~abi.FDFLAGS_ALL:
-        return errnos.OVERFLOW if max(oflags, fdflags) > 0xFFFF else errnos.INVAL
-    if (rights | inheriting) & ~abi.RIGHTS_ALL:
-        return errnos.INVAL
+    check_flags("oflags", oflags, abi.OFLAGS_ALL)
+    check_flags("rights", rights | inheriting, abi.RIGHTS_ALL)
+    check_flags("fdflags", fdflags, abi.FDFLAGS_ALL)
     path = _read_path(run, path_at, length)
     parent = run.files.entries.get(number)
     if not isinstance(parent, OpenDirectory):

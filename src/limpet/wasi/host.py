@@ -36,6 +36,8 @@ def _libc() -> ctypes.CDLL:
     libc.syscall.restype = ctypes.c_long
     libc.utimensat.restype = ctypes.c_int
     libc.utimensat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
+    libc.futimens.restype = ctypes.c_int
+    libc.futimens.argtypes = (ctypes.c_int, ctypes.c_void_p)
     return libc
 
 
@@ -49,17 +51,27 @@ def openat2(directory: int, path: bytes, *, flags: int, mode: int, resolve: int)
         ctypes.byref(how),
         ctypes.c_size_t(ctypes.sizeof(how)),
     )
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    _check(descriptor)
     return int(descriptor)
 
 
 def utimensat(
-    directory: int, path: bytes | None, access: tuple[int, int], change: tuple[int, int], flags: int
+    directory: int, path: bytes, access: tuple[int, int], change: tuple[int, int], flags: int
 ) -> None:
-    """utimensat(2) with (seconds, nanoseconds) pairs; `path` None means `directory` itself."""
-    times = (_Timespec * 2)(_Timespec(*access), _Timespec(*change))
-    if _libc().utimensat(directory, path, times, flags) < 0:
+    """utimensat(2) with (seconds, nanoseconds) pairs. `path` holds no NUL. Raises OSError."""
+    _check(_libc().utimensat(directory, path, _times(access, change), flags))
+
+
+def futimens(descriptor: int, access: tuple[int, int], change: tuple[int, int]) -> None:
+    """futimens(3) with (seconds, nanoseconds) pairs. Raises OSError."""
+    _check(_libc().futimens(descriptor, _times(access, change)))
+
+
+def _times(access: tuple[int, int], change: tuple[int, int]) -> ctypes.Array[_Timespec]:
+    return (_Timespec * 2)(_Timespec(*access), _Timespec(*change))
+
+
+def _check(result: int) -> None:
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -2,7 +2,8 @@
 
 Guests choose all pointers and lengths, so nothing here trusts one. A pointer that is out of
 bounds, or not aligned to its type, ends the run with a trap: that is what WASI's legacy tools
-documentation ("pointers") asks for and what Wasmtime does.
+documentation ("pointers") asks for and what Wasmtime does. Nothing is read or written through a
+pointer to no bytes at all, so `read`, `slice` and `write` take any.
 """
 
 from __future__ import annotations
@@ -52,19 +53,19 @@ class GuestMemory:
             raise GuestTrap(f"pointer not aligned: {pointer:#x} is not a multiple of {alignment}")
 
     def read(self, pointer: int, length: int) -> bytes:
-        if pointer + length > self.size:
+        if pointer + length > self.size and length:
             self.require(pointer, length)
         return bytes(self.view[pointer : pointer + length])
 
     def slice(self, pointer: int, length: int) -> memoryview:
         """A writable piece; release it before the host function returns."""
-        if pointer + length > self.size:
+        if pointer + length > self.size and length:
             self.require(pointer, length)
         return self.view[pointer : pointer + length]
 
     def write(self, pointer: int, data: bytes) -> None:
         end = pointer + len(data)
-        if end > self.size:
+        if end > self.size and data:
             self.require(pointer, len(data))
         self.view[pointer:end] = data
 

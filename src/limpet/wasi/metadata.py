@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from limpet.wasi import abi, errnos, host
+from limpet.wasi.arguments import check_enum, check_flags
 from limpet.wasi.descriptors import OpenDirectory, OpenFile, StandardInput, StandardOutput
 from limpet.wasi.errnos import WasiError
 
@@ -69,8 +70,7 @@ def parse_times(
     access: int, change: int, flags: int
 ) -> tuple[tuple[int, int], tuple[int, int]] | int:
     """`$fstflags` and times as utimensat(2) wants them, or an error number."""
-    if flags & ~abi.FSTFLAGS_ALL:
-        return errnos.OVERFLOW if flags > 0xFFFF else errnos.INVAL
+    check_flags("fstflags", flags, abi.FSTFLAGS_ALL)
     now = time.time_ns()
     pairs: list[tuple[int, int]] = []
     for value, is_set, is_now in (
@@ -127,8 +127,7 @@ def _stream_filetype(entry: StandardInput | StandardOutput) -> int:
 
 
 def fd_fdstat_set_flags(run: WasiRun, number: int, flags: int) -> int:
-    if flags & ~abi.FDFLAGS_ALL:
-        return errnos.OVERFLOW if flags > 0xFFFF else errnos.INVAL
+    check_flags("fdflags", flags, abi.FDFLAGS_ALL)
     file = run.files.file(number)
     if flags & (abi.FDFLAGS_DSYNC | abi.FDFLAGS_SYNC | abi.FDFLAGS_RSYNC):
         return errnos.INVAL
@@ -137,8 +136,7 @@ def fd_fdstat_set_flags(run: WasiRun, number: int, flags: int) -> int:
 
 
 def fd_fdstat_set_rights(run: WasiRun, number: int, base: int, inheriting: int) -> int:
-    if (base | inheriting) & ~abi.RIGHTS_ALL:
-        return errnos.INVAL
+    check_flags("rights", base | inheriting, abi.RIGHTS_ALL)
     entry = run.files.entries.get(number)
     return errnos.NOTSUP if isinstance(entry, (OpenFile, OpenDirectory)) else errnos.BADF
 
@@ -173,13 +171,12 @@ def fd_filestat_set_times(run: WasiRun, number: int, access: int, change: int, f
         return errnos.BADF
     if not entry.may_write:
         return errnos.PERM
-    host.utimensat(entry.descriptor, None, *times, 0)
+    host.futimens(entry.descriptor, *times)
     return errnos.SUCCESS
 
 
 def fd_advise(run: WasiRun, number: int, offset: int, length: int, advice: int) -> int:
-    if advice >= abi.ADVICE_COUNT:
-        return errnos.INVAL
+    check_enum("advice", advice, abi.ADVICE_COUNT)
     file = run.files.file(number)
     if length >= _I64_END:
         return errnos.INVAL

@@ -119,7 +119,11 @@ def link(old_directory: int, old_path: bytes, new_directory: int, new_path: byte
         open_parent(new_directory, new_path) as (new_parent, new_name),
     ):
         os.link(
-            _refuse_nul(old_name), _refuse_nul(new_name), src_dir_fd=old_parent, dst_dir_fd=new_parent, follow_symlinks=False
+            _refuse_nul(old_name),
+            _refuse_nul(new_name),
+            src_dir_fd=old_parent,
+            dst_dir_fd=new_parent,
+            follow_symlinks=False,
         )
 
 

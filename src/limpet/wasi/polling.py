@@ -22,14 +22,21 @@ if TYPE_CHECKING:
 
 # A guest that waits for more things than it can have descriptors is wrong or hostile.
 _MAX_SUBSCRIPTIONS = 4096
+# Whatever was asked for, these mean that a read or write returns at once.
+_ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 @dataclass(frozen=True, slots=True)
 class _Subscription:
-    """`until_ns` (a moment of CLOCK_MONOTONIC) for clocks; `descriptor` -1: ready at once."""
+    """`until_ns` (a moment of CLOCK_MONOTONIC) for clocks; `descriptor` -1: ready at once.
+
+    `amount` is the event's byte count. As in Wasmtime it says 1 for whatever can be read or
+    written, and for a relative sleep that is all there is to wait for.
+    """
 
     userdata: int
     kind: int
+    amount: int = 1
     until_ns: int | None = None
     descriptor: int = -1
     file: OpenFile | None = None
@@ -40,19 +47,18 @@ def poll_oneoff(
 ) -> int:
     if not count:
         return errnos.INVAL
+    if count > _MAX_SUBSCRIPTIONS:
+        return errnos.NOMEM
     memory = run.memory
     memory.require(subscriptions_at, count * abi.SUBSCRIPTION_BYTES, 8)
     memory.require(events_at, count * abi.EVENT.size, 8)
-    if count > _MAX_SUBSCRIPTIONS:
-        return errnos.NOMEM
     subscriptions = [
         _parse(run, memory.read(subscriptions_at + index * abi.SUBSCRIPTION_BYTES, 48), count)
         for index in range(count)
     ]
     ready = _wait(run, subscriptions)
-    is_lone_sleep = count == 1
     for index, subscription in enumerate(ready):
-        memory.write(events_at + index * abi.EVENT.size, _event(subscription, is_lone_sleep))
+        memory.write(events_at + index * abi.EVENT.size, _event(subscription))
     memory.write_u32(stored_at, len(ready))
     return errnos.SUCCESS
 
@@ -72,7 +78,8 @@ def _parse(run: WasiRun, raw: bytes, count: int) -> _Subscription:
             until_ns = run.origin_ns + timeout
         else:
             until_ns = time.monotonic_ns() + max(timeout - time.time_ns(), 0)
-        return _Subscription(userdata, kind, until_ns=until_ns)
+        amount = 1 if count == 1 and not is_absolute else 0
+        return _Subscription(userdata, kind, amount, until_ns=until_ns)
     if kind > abi.EVENTTYPE_FD_WRITE:
         raise WasiError(errnos.INVAL)
     entry = run.files.entries.get(clock)  # the descriptor's number lies where the clock's id does
@@ -95,32 +102,30 @@ def _wait(run: WasiRun, subscriptions: list[_Subscription]) -> list[_Subscriptio
     masks: dict[int, int] = {}
     for each in subscriptions:
         if each.descriptor >= 0:
-            mask = select.POLLIN if each.kind == abi.EVENTTYPE_FD_READ else select.POLLOUT
-            masks[each.descriptor] = masks.get(each.descriptor, 0) | mask
+            masks[each.descriptor] = masks.get(each.descriptor, 0) | _poll_mask(each)
     woken = run.control.wait(masks, until_ns)
     now = time.monotonic_ns()
-    ready = []
-    for each in subscriptions:
-        if each.until_ns is not None:
-            is_ready = each.until_ns <= now
-        elif each.descriptor >= 0:
-            mask = select.POLLIN if each.kind == abi.EVENTTYPE_FD_READ else select.POLLOUT
-            is_ready = bool(
-                woken.get(each.descriptor, 0) & (mask | ~(select.POLLIN | select.POLLOUT))
-            )
-        else:
-            is_ready = True
-        if is_ready:
-            ready.append(each)
-    return ready
+    return [each for each in subscriptions if _is_ready(each, woken, now)]
 
 
-def _event(subscription: _Subscription, is_lone: bool) -> bytes:  # noqa: FBT001
+def _poll_mask(subscription: _Subscription) -> int:
+    return select.POLLIN if subscription.kind == abi.EVENTTYPE_FD_READ else select.POLLOUT
+
+
+def _is_ready(subscription: _Subscription, woken: dict[int, int], now_ns: int) -> bool:
+    if subscription.until_ns is not None:
+        return subscription.until_ns <= now_ns
+    if subscription.descriptor < 0:
+        return True
+    return bool(woken.get(subscription.descriptor, 0) & (_poll_mask(subscription) | _ENDED))
+
+
+def _event(subscription: _Subscription) -> bytes:
     flags = 0
-    # Wasmtime reports one byte for everything but a clock, and for a clock that is alone.
-    amount = 0 if subscription.kind == abi.EVENTTYPE_CLOCK and not is_lone else 1
     file = subscription.file
     if file is not None and subscription.kind == abi.EVENTTYPE_FD_READ:
         size = os.fstat(file.descriptor).st_size
         flags = abi.EVENTRWFLAGS_HANGUP if size <= file.position else 0
-    return abi.EVENT.pack(subscription.userdata, errnos.SUCCESS, subscription.kind, amount, flags)
+    return abi.EVENT.pack(
+        subscription.userdata, errnos.SUCCESS, subscription.kind, subscription.amount, flags
+    )

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from limpet.wasi import abi, errnos
+from limpet.wasi.arguments import check_enum
 from limpet.wasi.descriptors import OpenFile, StandardInput, StandardOutput
 from limpet.wasi.endings import GuestTrap
 from limpet.wasi.errnos import WasiError
@@ -20,8 +21,6 @@ from limpet.wasi.streams import StreamFullError
 if TYPE_CHECKING:
     from limpet.wasi.run import WasiRun
 
-# One host call copies at most this much in: Wasmtime's allowance for a call.
-_CALL_MAX_BYTES = 128 << 20
 _U64_END = 1 << 64
 _OFFSET_END = 1 << 63
 _IOVEC = abi.IOVEC
@@ -34,19 +33,19 @@ def _first_buffer(run: WasiRun, vectors_at: int, count: int) -> tuple[int, int]:
     """The first buffer that is not empty, in bounds; (0, 0) when there is none."""
     memory = run.memory
     size = 8 * count
+    if not size:
+        return 0, 0
+    if size > abi.CALL_MAX_BYTES:
+        raise WasiError(errnos.NOMEM)
     if vectors_at & 3 or vectors_at + size > memory.size:
         memory.require(vectors_at, size, 4)
-    if size > _CALL_MAX_BYTES:
-        raise WasiError(errnos.NOMEM)
-    if not count:
-        return 0, 0
     pointer, length = _unpack_iovec(memory.view, vectors_at)
     if not length:
         pointer, length = _skip_empty(run, vectors_at, size)
+    if length + size > abi.CALL_MAX_BYTES:
+        raise WasiError(errnos.NOMEM)
     if pointer + length > memory.size:
         memory.require(pointer, length)
-    if length + size > _CALL_MAX_BYTES:
-        raise WasiError(errnos.NOMEM)
     return pointer, length
 
 
@@ -153,8 +152,7 @@ def _offset(offset: int) -> int:
 
 
 def fd_seek(run: WasiRun, number: int, offset: int, whence: int, position_at: int) -> int:
-    if whence > abi.WHENCE_END:
-        return errnos.INVAL
+    check_enum("whence", whence, abi.WHENCE_COUNT)
     file = run.files.seekable(number)
     if whence == abi.WHENCE_CUR:
         offset += file.position

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TypeAlias, get_args
 
 from limpet.errors import InvalidInputError
+from limpet.telemetry.histogram import BUCKETS
 
 MAX_MESSAGE_BYTES = 64 << 10
 
@@ -157,6 +158,10 @@ class Stats:
     connections: int
     latency: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.latency) not in (0, BUCKETS) or any(count < 0 for count in self.latency):
+            raise MessageError(f"Stats.latency: {BUCKETS} counts or none are expected")
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
@@ -250,7 +255,7 @@ def decode_message(packet: bytes) -> Message:
     name = document.pop("type", None)
     kinds = _FIELDS.get(name) if isinstance(name, str) else None
     if kinds is None or not isinstance(name, str):
-        raise MessageError(f"unknown message type {name!r:.40}")
+        raise MessageError(f"unknown message type {_show(name)}")
     if document.keys() != kinds.keys():
         raise MessageError(f"{name}: its fields are {sorted(kinds)}, not {sorted(document)!r:.200}")
     values = {key: _convert(value, kinds[key], f"{name}.{key}") for key, value in document.items()}
@@ -258,7 +263,7 @@ def decode_message(packet: bytes) -> Message:
 
 
 def _convert(value: object, kind: str, where: str) -> object:
-    if kind == "str" and isinstance(value, str):
+    if kind == "str" and isinstance(value, str) and _is_unicode(value):
         return value
     if kind == "bool" and isinstance(value, bool):
         return value
@@ -267,8 +272,21 @@ def _convert(value: object, kind: str, where: str) -> object:
             return value
         if kind == "float":
             return float(value)
-    if isinstance(value, list):
-        item = {"tuple[str, ...]": str, "tuple[int, ...]": int}.get(kind)
-        if item is not None and all(type(entry) is item for entry in value):
-            return tuple(value)
-    raise MessageError(f"{where}: expected {kind}, got {value!r:.40}")
+    if isinstance(value, list) and kind.startswith("tuple["):
+        item = kind.removeprefix("tuple[").removesuffix(", ...]")
+        return tuple(_convert(entry, item, where) for entry in value)
+    raise MessageError(f"{where}: expected {kind}, got {_show(value)}")
+
+
+def _show(value: object) -> str:
+    """Quote a value for a message; only say what it is when it may be deeply nested."""
+    return type(value).__name__ if isinstance(value, list | dict) else f"{value!r:.40}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be stored and shown: JSON can spell half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

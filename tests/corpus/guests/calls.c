@@ -3,8 +3,9 @@
 // Each argument is one line:  name argument... [> output...]
 // Arguments expand to integers: 12 -3 0x10 | "te%20xt" (pointer, length) | ["a","b"] vectors with
 // these contents (pointer, count) | [4,8] vectors of these lengths | @2 the address of region 2 |
-// *2 the u32 in region 2. Outputs: @2:8 bytes in hex | @2'8 as text | v for what the vectors now
-// hold | stat@2 and event@2:n without what differs between two runs.
+// *2 the u32 in region 2 | %clock:1:500:0+read:0 subscriptions (pointer). Outputs: @2:8 bytes in hex |
+// @2'8 as text | v for what the vectors now hold | stat@2, times@2, dir@2:3 (used bytes in region 3)
+// and events@2:3 (count in region 3) for records, without what differs between two runs.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,6 +143,28 @@ static char *text(const char *s, const char **end, uint32_t *length) {
   return out;
 }
 
+// Subscriptions joined by +: clock:id:timeout:flags | read:fd | write:fd | other:tag. The user data
+// counts from 100.
+static unsigned char *subscriptions(const char *s) {
+  unsigned char *list = take(48 * 64), *p = list;
+  memset(list, 0, 48 * 64);
+  for (J user = 100; *s; user++, p += 48) {
+    memcpy(p, &user, 8);
+    char *colon = strchr(s, ':') + 1;
+    I word = strtoul(colon, &colon, 0);
+    p[8] = *s == 'r' ? 1 : *s == 'w' ? 2 : *s == 'o' ? word : 0;
+    memcpy(p + 16, &word, 4);
+    if (*s == 'c') {
+      J timeout = strtoull(colon + 1, &colon, 0);
+      uint16_t flags = strtoul(colon + 1, &colon, 0);
+      memcpy(p + 24, &timeout, 8);
+      memcpy(p + 40, &flags, 2);
+    }
+    s = *colon == '+' ? colon + 1 : colon;
+  }
+  return list;
+}
+
 static int argument(char *token, int n) {
   const char *end;
   uint32_t length;
@@ -160,6 +183,8 @@ static int argument(char *token, int n) {
     }
     a[n++] = vectors = (uintptr_t)v;
     a[n++] = vector_count = count;
+  } else if (*token == '%') {
+    a[n++] = (uintptr_t)subscriptions(token + 1);
   } else if (*token == '@') a[n++] = (uintptr_t)regions[atoi(token + 1)];
   else if (*token == '*') { memcpy(&length, regions[atoi(token + 1)], 4); a[n++] = length; }
   else a[n++] = *token == '-' ? strtoll(token, 0, 0) : (int64_t)strtoull(token, 0, 0);
@@ -188,6 +213,16 @@ static void show(char *token) {
     // A directory's size and links are the host file system's business.
     if (p[16] == 3) nlink = size = 0;
     printf("dev=%llu type=%d nlink=%llu size=%llu", dev, p[16], nlink, size);
+  } else if (!strncmp(token, "events@", 7)) {
+    I count;
+    memcpy(&count, regions[atoi(strchr(token, ':') + 1)], 4);
+    printf("%u:", count);
+    for (unsigned char *p = regions[atoi(token + 7)]; count--; p += 32) {
+      J user, bytes;
+      uint16_t error, flags;
+      memcpy(&user, p, 8); memcpy(&error, p + 8, 2); memcpy(&bytes, p + 16, 8); memcpy(&flags, p + 24, 2);
+      printf(" %llu,%d,%d,%llu,%d", user, error, p[10], bytes, flags);
+    }
   } else if (!strncmp(token, "times@", 6)) {
     unsigned char *p = regions[atoi(token + 6)];
     J access, change;
@@ -222,8 +257,6 @@ int main(int argc, char **argv) {
     memset(a, 0, sizeof a);
     arena_used = 0;
     printf("%s", name);
-    char line[1];
-    (void)line;
     int result = 0, called = 0;
     while ((token = strtok_r(0, " ", &save))) {
       if (*token == '>') { showing = 1; fflush(stdout); result = call(name); called = 1; printf(" = %d", result); continue; }

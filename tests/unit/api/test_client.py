@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -58,10 +59,8 @@ class Peer:
                     answer(connection)
                     continue
                 self.received.append(read_request(connection))
-                try:
+                with contextlib.suppress(OSError):  # the client may have seen enough
                     connection.sendall(answer)
-                except OSError:
-                    pass  # the client has seen enough
 
 
 def read_request(connection):
@@ -300,15 +299,8 @@ def test_nobody_listens(client, folder):
 
 
 def test_a_path_that_is_too_long():
-    with pytest.raises(UnavailableError, match="can't connect to .*too long"):
+    with pytest.raises(UnavailableError, match=r"can't connect to .*too long"):
         Client(Path("/" + "x" * 200)).node()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to everything")
-def test_permission(peer, client):
-    peer.path.chmod(0)
-    with pytest.raises(DeniedError, match="permission denied"):
-        client.node()
 
 
 def test_permission_is_told(client, monkeypatch):

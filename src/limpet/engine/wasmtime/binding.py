@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limpet.engine.wasmtime.library import find_library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIBRARY_PATH = find_library()
 
@@ -64,11 +67,14 @@ EPOCH_CALLBACK = ctypes.CFUNCTYPE(c_size_t, c_size_t, c_size_t, c_size_t, c_size
 VALUE_BYTES = 16  # sizeof(wasmtime_val_raw_t)
 
 
-def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+def _bind(
+    library: ctypes.CDLL, name: str, result: object, *arguments: object
+) -> Callable[..., Any]:
     function = getattr(library, name)
     function.restype = result
     function.argtypes = arguments
-    return function
+    bound: Callable[..., Any] = function
+    return bound
 
 
 # wasm.h: vectors, types
@@ -83,16 +89,17 @@ importtype_vec_delete = _bind(_held, "wasm_importtype_vec_delete", None, c_void_
 exporttype_name = _bind(_held, "wasm_exporttype_name", ctypes.POINTER(ByteVec), c_void_p)
 exporttype_type = _bind(_held, "wasm_exporttype_type", c_void_p, c_void_p)
 exporttype_vec_delete = _bind(_held, "wasm_exporttype_vec_delete", None, c_void_p)
-externtype_as_memorytype = _bind(
-    _held, "wasm_externtype_as_memorytype_const", c_void_p, c_void_p
-)
+externtype_as_memorytype = _bind(_held, "wasm_externtype_as_memorytype_const", c_void_p, c_void_p)
 memorytype_limits = _bind(_held, "wasm_memorytype_limits", ctypes.POINTER(Limits), c_void_p)
 
 # wasm.h, wasmtime/engine.h
 engine_new_with_config = _bind(_released, "wasm_engine_new_with_config", c_void_p, c_void_p)
 engine_delete = _bind(_released, "wasm_engine_delete", None, c_void_p)
 engine_increment_epoch = _bind(_held, "wasmtime_engine_increment_epoch", None, c_void_p)
-engine_increment_epoch_address = ctypes.cast(engine_increment_epoch, c_void_p).value or 0
+# What a timer calls, without Python.
+engine_increment_epoch_address = (
+    ctypes.cast(_held.wasmtime_engine_increment_epoch, c_void_p).value or 0
+)
 
 # wasm.h, wasmtime/config.h
 config_new = _bind(_held, "wasm_config_new", c_void_p)
@@ -112,9 +119,7 @@ pooling_allocation_strategy_set = _bind(
     _held, "wasmtime_pooling_allocation_strategy_set", None, c_void_p, c_void_p
 )
 pooling_config_new = _bind(_held, "wasmtime_pooling_allocation_config_new", c_void_p)
-pooling_config_delete = _bind(
-    _held, "wasmtime_pooling_allocation_config_delete", None, c_void_p
-)
+pooling_config_delete = _bind(_held, "wasmtime_pooling_allocation_config_delete", None, c_void_p)
 
 
 def config_switch_set(config: int, name: str, *, is_on: bool) -> None:
@@ -272,7 +277,7 @@ def take_error(error: int) -> str:
     return take_bytes(message).decode(errors="replace")
 
 
-def read_name(vector: Any) -> str:
+def read_name(vector: ctypes._Pointer[ByteVec] | None) -> str:
     """The text of a name that C still owns."""
     if not vector:
         return ""

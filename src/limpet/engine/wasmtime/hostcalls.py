@@ -1,19 +1,18 @@
 """Lets a guest call the WASI functions that are written in Python.
 
-Wasmtime calls back with the address of an array of 16-byte slots that holds the arguments and takes
-the result (`wasmtime_func_unchecked_callback_t`, wasmtime/func.h). Nothing raised by a host function
-may pass through C: every exception becomes an error number for the guest, or a trap that ends it.
+Wasmtime calls back with the address of an array of 16-byte slots that holds the arguments and
+takes the result (`wasmtime_func_unchecked_callback_t`, wasmtime/func.h). Nothing raised by a host
+function may pass through C: every exception becomes an error number for the guest, or a trap.
 """
 
 from __future__ import annotations
 
 import ctypes
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from limpet.engine.wasmtime import binding
 from limpet.wasi import abi
-from limpet.wasi.endings import GuestEnd
 from limpet.wasi.errnos import WasiError, errno_from_os
 
 if TYPE_CHECKING:
@@ -39,8 +38,13 @@ class Guest:
         self.caller = 0
         self.ending: BaseException | None = None
 
+    def end_with(self, ending: BaseException) -> None:
+        """Note why the guest ends, without tracebacks: their frames hold the guest's memory."""
+        ending.__context__ = None
+        self.ending = ending.with_traceback(None)
 
-def make_callback(name: str, function: Callable[..., int], guest: Guest) -> Any:
+
+def make_callback(name: str, function: Callable[..., int], guest: Guest) -> object:
     """A C function pointer that calls `function` for the guest. Keep it alive while it is used."""
     parameters = abi.PARAMETERS[name]
     unpack = Struct("<" + "".join(_SLOTS[code] for code in parameters)).unpack_from
@@ -51,7 +55,7 @@ def make_callback(name: str, function: Callable[..., int], guest: Guest) -> Any:
             guest.caller = caller
             slots = at_address(address)
             slots[0] = function(guest.run, *unpack(slots))
-        except BaseException as error:  # noqa: BLE001 - nothing may pass through C
+        except BaseException as error:
             return _translate(error, guest, address)
         return 0
 
@@ -65,17 +69,11 @@ def _translate(error: BaseException, guest: Guest, address: int) -> int:
     elif isinstance(error, OSError):
         number = errno_from_os(error)
     else:
-        # Kept without its traceback, whose frames would keep views of the guest's memory.
-        guest.ending = error.with_traceback(None)
+        guest.end_with(error)
         trap: int = binding.trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
         return trap
     ctypes.c_uint64.from_address(address).value = number
     return 0
-
-
-def is_ordinary(ending: BaseException) -> bool:
-    """Whether a run ended on purpose, rather than by a fault in a host function."""
-    return isinstance(ending, GuestEnd)
 
 
 def new_function_type(name: str) -> int:

@@ -129,9 +129,10 @@ class WasmtimeProgram:
             control.end()
             guest.run = None
             guest.ending = None
+            run.close()
+            # In this order: were a view still in use, this would raise and the memory would stay.
             memory.release()
             binding.store_delete(store)
-            run.close()
 
     def _call(self, context: int) -> int:
         """Instantiate and call the entry point; the error, if any. The trap is in `_trap`."""
@@ -148,10 +149,10 @@ class WasmtimeProgram:
         error = binding.func_call_unchecked(
             context, self._entry_of, self._slots_at, 0, self._trap_at
         )
-        return error
+        return error  # noqa: RET504 - typed above
 
     def _returned(self) -> Outcome:
-        """The outcome of a run whose entry point returned: the same object while nothing differs."""
+        """The outcome of a run that returned: the same object again while nothing differs."""
         size = self._memory_bytes()
         if self._latest.memory_bytes != size:
             self._latest = Outcome(OutcomeKind.EXIT, memory_bytes=size)
@@ -187,8 +188,8 @@ class WasmtimeProgram:
             if deadline_ns:
                 self._alarm.ensure(deadline_ns, monotonic_ns())
             ctypes.c_uint64.from_address(delta_at).value = _NEXT_EPOCH
-        except BaseException as ending:  # noqa: BLE001 - nothing may pass through C
-            self._guest.ending = ending.with_traceback(None)
+        except BaseException as ending:
+            self._guest.end_with(ending)
             error: int = binding.error_new(b"ended by the host")
             return error
         return 0

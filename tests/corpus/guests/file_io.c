@@ -1,0 +1,45 @@
+#include "say.h"
+int main(void) {
+  char buffer[32] = {0};
+  int fd = open("/work/new.txt", O_RDWR | O_CREAT | O_EXCL, 0600);
+  TRY(fd > 2);
+  TRY(write(fd, "hello world", 11));
+  TRY(lseek(fd, 0, SEEK_CUR));
+  TRY(lseek(fd, 6, SEEK_SET));
+  TRY(read(fd, buffer, 31));
+  puts(buffer);
+  TRY(read(fd, buffer, 31));
+  TRY(lseek(fd, -3, SEEK_END));
+  TRY(lseek(fd, -30, SEEK_END));
+  TRY(lseek(fd, 100, SEEK_SET));
+  TRY(write(fd, "far", 3));
+  TRY(lseek(fd, 0, SEEK_END));
+  TRY(pread(fd, buffer, 5, 3));
+  printf("%.5s\n", buffer);
+  TRY(pwrite(fd, "XY", 2, 0));
+  TRY(pread(fd, buffer, 5, 1000));
+  TRY(lseek(fd, 0, SEEK_CUR));
+  TRY(ftruncate(fd, 20));
+  TRY(ftruncate(fd, 40));
+  TRY(fsync(fd));
+  TRY(fdatasync(fd));
+  TRY(posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL));
+  TRY(posix_fallocate(fd, 0, 100));
+  TRY(close(fd));
+  TRY(close(fd));
+  TRY(read(fd, buffer, 1));
+  TRY(open("/work/new.txt", O_RDWR | O_CREAT | O_EXCL, 0600));
+  TRY(open("/work/absent/x", O_RDONLY));
+  TRY(open("/elsewhere", O_RDONLY));
+  fd = open("/work/new.txt", O_RDONLY);
+  TRY(write(fd, "x", 1));
+  TRY(ftruncate(fd, 0));
+  fd = open("/work/new.txt", O_WRONLY);
+  TRY(read(fd, buffer, 1));
+  TRY(open("/work", O_WRONLY));
+  fd = open("/work", O_RDONLY);
+  TRY(fd > 2);
+  TRY(read(fd, buffer, 1));
+  TRY(write(fd, "x", 1));
+  TRY(lseek(fd, 0, SEEK_SET));
+}

@@ -1,0 +1,20 @@
+;; Host calls through pointers into memory that has just grown.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (memory (export "memory") 1 100)
+  (func $say (param $at i32)
+    (i32.store (local.get $at) (i32.add (local.get $at) (i32.const 8)))
+    (i32.store offset=4 (local.get $at) (i32.const 2))
+    (i32.store16 offset=8 (local.get $at) (i32.const 0x0a21))
+    (drop (call $write (i32.const 1) (local.get $at) (i32.const 1) (i32.add (local.get $at) (i32.const 16)))))
+  (func (export "_start")
+    (call $say (i32.const 0))
+    (drop (memory.grow (i32.const 1)))
+    (call $say (i32.const 65536))
+    (drop (memory.grow (i32.const 5)))
+    (call $say (i32.const 458704))
+    (drop (call $random (i32.const 0) (i32.const 458752)))
+    ;; The last byte is in bounds, the next is not.
+    (drop (call $random (i32.const 458751) (i32.const 1)))
+    (drop (call $random (i32.const 458751) (i32.const 2)))))

@@ -1,0 +1,9 @@
+;; A start function that already calls the host, before the instance is complete.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\10\00\00\00\06\00\00\00")
+  (data (i32.const 16) "start\0aentry\0a")
+  (func $say (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (start $say)
+  (func (export "_start") (i32.store (i32.const 0) (i32.const 22)) (call $say)))
