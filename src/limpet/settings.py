@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+DEFAULT_SETTINGS_FILE = Path("/etc/limpet/limpet.toml")
+
+
 class SettingsError(InvalidInputError):
     """A settings file, variable or flag that can't be used."""
 

@@ -50,7 +50,9 @@ def build_guest(name: str) -> bytes:
     text = CORPUS / "guests" / f"{name}.wat"
     if text.exists():
         return parse_wat(text.read_text())
-    return build_c((CORPUS / "guests" / f"{name}.c").read_text())
+    source = (CORPUS / "guests" / f"{name}.c").read_text()
+    shared = (CORPUS / "guests" / "say.h").read_text()
+    return build_c(source.replace('#include "say.h"', shared))
 
 
 def parse_wat(text: str) -> bytes:

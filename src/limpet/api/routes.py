@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
 _FOLLOW_QUEUE = 10_000
+_FOLLOW_CHECK_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -237,7 +238,13 @@ async def _log_chunks(
         if batch:
             yield b"".join(batch)
         while follow:
-            batch = [encode(await queue.get())]
+            try:
+                first = await asyncio.wait_for(queue.get(), _FOLLOW_CHECK_SECONDS)
+            except TimeoutError:
+                if runtime.is_over:
+                    return
+                continue
+            batch = [encode(first)]
             while not queue.empty() and len(batch) < 500:
                 batch.append(encode(queue.get_nowait()))
             yield b"".join(batch)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from limpet.errors import InvalidInputError, LimpetError
 from limpet.node.imports import preload
-from limpet.settings import Settings, load_settings
+from limpet.settings import DEFAULT_SETTINGS_FILE, Settings, load_settings
 
 _OPTIONS = {"--data": "node.data_directory", "--socket": "node.socket_path", "--name": "node.name"}
 
@@ -42,6 +42,8 @@ def parse_options(options: list[str]) -> Settings:
             overrides[_OPTIONS[name]] = value
         else:
             raise InvalidInputError(f"unknown option {name}; see `limpet up --help`")
+    if file is None and DEFAULT_SETTINGS_FILE.exists():
+        file = DEFAULT_SETTINGS_FILE
     return load_settings(file=file, environment=os.environ, overrides=overrides)
 
 

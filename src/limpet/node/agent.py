@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 ObjectKey = tuple[str, str, str]
 
 _FLUSH_SECONDS = 1.0
+_SPARE_SECONDS = 0.02
 
 
 class Agent:
@@ -241,7 +242,7 @@ class Agent:
                 raise ConflictError(f"{_show(key)} is given twice; keep one of them")
             seen.add(key)
             if isinstance(resource, App):
-                digest = self._check_app(resource, digest, seen)
+                digest = self._check_app(resource, digest, seen, dry_run=dry_run)
             old = self.objects.get(key)
             body = encode_body(document)
             is_new = old is None or old.body != body or (digest or old.digest) != old.digest
@@ -273,7 +274,9 @@ class Agent:
             self._replan()
         return results
 
-    def _check_app(self, app: App, digest: str | None, seen: set[ObjectKey]) -> str | None:
+    def _check_app(
+        self, app: App, digest: str | None, seen: set[ObjectKey], *, dry_run: bool
+    ) -> str | None:
         for kind in ("Deployment", "Pod", "Job"):
             other = (kind, app.namespace, app.name)
             if kind != app.kind and (other in self.objects or other in seen):
@@ -293,7 +296,7 @@ class Agent:
                 f"{app.kind} {app.namespace}/{app.name}: {app.source.location} is {digest}, but the "
                 f"manifest pins {app.source.digest}"
             )
-        if not self.store.has_module(digest):
+        if not dry_run and not self.store.has_module(digest):
             raise NotFoundError(f"the node has no module {digest}; upload it first")
         return digest
 
@@ -392,6 +395,14 @@ class Agent:
             if runtime is not None:
                 self._reconcile_app(runtime)
         self._schedule_wake_up()
+        asyncio.get_running_loop().call_later(_SPARE_SECONDS, self._keep_spare)
+
+    def _keep_spare(self) -> None:
+        """Keep a worker in reserve while some app is stopped that the next client starts."""
+        is_wanted = not self._is_stopping and any(
+            runtime.is_stopped_until_asked for runtime in self.apps.values()
+        )
+        self.zygote.keep_spare(is_wanted=is_wanted)
 
     def _reconcile_app(self, runtime: AppRuntime) -> None:
         self._note_completion(runtime)

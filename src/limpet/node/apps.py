@@ -21,6 +21,7 @@ from limpet.node.streams import LogStream
 from limpet.telemetry.histogram import Histogram
 from limpet.worker.config import WorkerConfig, write_config
 from limpet.worker.messages import (
+    Assign,
     Drain,
     Message,
     Notice,
@@ -143,6 +144,11 @@ class AppRuntime:
         """Kind, namespace and name, for events."""
         return (self.app.kind, self.key.namespace, self.key.name)
 
+    @property
+    def is_stopped_until_asked(self) -> bool:
+        """Whether the next client starts this app."""
+        return self.want is Want.RUNNING and bool(self._watched)
+
     def slot(self, index: int) -> Slot:
         """Return what is remembered of a slot."""
         return self.slots.setdefault(index, Slot())
@@ -205,9 +211,12 @@ class AppRuntime:
         directories: list[int] = []
         try:
             directories = self._volumes.open_mounts(self.key, plan.mounts)
-            process = self._zygote.spawn(
-                f"{self.key}#{number}",
-                "app",
+            process = self._zygote.take_worker(
+                on_message=lambda _, message: self._on_message(number, message),
+                on_exit=lambda _, info: self._on_exit(number, info),
+            )
+            process.send(
+                Assign(),
                 [
                     prepared.config,
                     prepared.artifact.descriptor,
@@ -216,8 +225,6 @@ class AppRuntime:
                     *(listening.fileno() for listening in prepared.sockets),
                     *directories,
                 ],
-                on_message=lambda _, message: self._on_message(number, message),
-                on_exit=lambda _, info: self._on_exit(number, info),
             )
         except OSError as error:
             os.close(stdout_read)
@@ -382,6 +389,13 @@ class AppRuntime:
         """Return every plan that is in use: the current one and those of workers still running."""
         found = [worker.plan for worker in self.workers.values()]
         return [*found, self.prepared.plan] if self.prepared else found
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the app has ended for good and everything it wrote is in its log."""
+        slots = [self.slots.get(index) for index in range(self.app.replicas * self.app.workers)]
+        is_ended = bool(slots) and all(slot is not None and slot.is_completed for slot in slots)
+        return not self.workers and not self._streams and (is_ended or self.want is Want.DELETED)
 
     def take_completion(self) -> Completion | None:
         """Return how the app ended, once, when it has: a Job or Pod whose slots are all over."""

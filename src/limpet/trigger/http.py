@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from limpet.engine.protocol import Invocation, Outcome, OutcomeKind
-from limpet.http1.connection import ConnectionLimits
+from limpet.http1.connection import ConnectionLimits, HttpConnection
 from limpet.http1.message import Request, Response, plain
 from limpet.telemetry.histogram import Histogram
 from limpet.trigger.cgi import CgiError, EnvironmentBuilder, RequestError, ResponseParser
@@ -249,6 +249,21 @@ class HttpTrigger:
         self._answer(exchange, response)
         exchange.connection.resume()
         self._start_next()
+
+
+def rehearse_request() -> None:
+    """Take a request from bytes to bytes without a client or a guest, for a process that waits."""
+    environment = EnvironmentBuilder(prefix=b"", variables=[], passes_authorization=False)
+    parser = ResponseParser()
+    latency = Histogram()
+
+    def answer(request: Request) -> None:
+        environment.build(request, peer=b"127.0.0.1", port=b"80")
+        connection.respond(parser.parse(b"Content-Type: text/plain\n\nok\n"))
+        latency.record(1)
+
+    connection = HttpConnection(answer, ConnectionLimits())
+    connection.feed(b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")
 
 
 class _ProbeExchange(Exchange):

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from limpet.http1.connection import ConnectionLimits, HttpConnection
@@ -30,6 +31,7 @@ _GONE = select.EPOLLERR | select.EPOLLHUP
 _READ_BYTES = 64 << 10
 _SWEEP_SECONDS = 1.0
 _LINGER_SECONDS = 2.0
+_NEWCOMER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
 _WRITE_STALL_SECONDS = 60.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
@@ -87,6 +89,7 @@ class Connection:
         "_backlog",
         "_events",
         "_expires_at",
+        "_has_asked",
         "_head_started_at",
         "_http",
         "_is_answering",
@@ -113,6 +116,7 @@ class Connection:
         self.watcher: Watcher | None = None
         self._http = HttpConnection(self._on_request, server.limits, server.choose_sink)
         self._backlog: deque[Request] = deque()
+        self._has_asked = False
         self._is_answering = False
         self._pending = b""
         self._peer_is_done = False
@@ -161,6 +165,7 @@ class Connection:
             self._set_expiry(len(data))
 
     def _on_request(self, request: Request) -> None:
+        self._has_asked = True
         self._backlog.append(request)
 
     def _pump(self) -> None:
@@ -305,12 +310,16 @@ class Connection:
             self._pump()
 
     def drain(self) -> None:
-        """Close now when idle, else after the answer that is due."""
+        """Close now when idle, else after the answer that is due; a newcomer may still ask once."""
         self._http.closes_after_response = True
         if self._is_idle:
             self._read()  # a request that is here already is still answered
-        if self._is_idle and not self.is_closed:
+        if self.is_closed or not self._is_idle:
+            return
+        if self._has_asked:
             self.close()
+        else:  # its first request is on the way, and no client expects to have to repeat that one
+            self._expires_at = min(self._expires_at, time.monotonic() + _NEWCOMER_SECONDS)
 
     @property
     def _is_idle(self) -> bool:
@@ -381,9 +390,7 @@ class Server:
         if not self._is_accepting and not self.is_draining:
             self._is_accepting = True
             for descriptor in self._listeners:
-                self.loop.register(
-                    descriptor, ACCEPT, lambda _, listening=descriptor: self._accept(listening)
-                )
+                self.loop.register(descriptor, ACCEPT, partial(self._accept, descriptor))
 
     def pause_accepting(self) -> None:
         """Leave new clients in the kernel's queue."""
@@ -411,7 +418,7 @@ class Server:
         elif not self._is_accepting and len(self._connections) < self.settings.connections:
             self.resume_accepting()
 
-    def _accept(self, descriptor: int) -> None:
+    def _accept(self, descriptor: int, _events: int = 0) -> None:
         # One at a time: the other workers that wait on this socket get their share.
         try:
             client, address = self._listeners[descriptor].accept()

@@ -31,17 +31,17 @@ _VECTORS_PER_CHECK = 4096
 
 def _first_buffer(run: WasiRun, vectors_at: int, count: int) -> tuple[int, int]:
     """The first buffer that is not empty, in bounds; (0, 0) when there is none."""
+    if not count:
+        return 0, 0
     memory = run.memory
     size = 8 * count
-    if not size:
-        return 0, 0
     if size > abi.CALL_MAX_BYTES:
         raise WasiError(errnos.NOMEM)
-    if vectors_at & 3 or vectors_at + size > memory.size:
-        memory.require(vectors_at, size, 4)
+    if vectors_at & 3 or vectors_at + 8 > memory.size:
+        memory.require(vectors_at, 8, 4)
     pointer, length = _unpack_iovec(memory.view, vectors_at)
     if not length:
-        pointer, length = _skip_empty(run, vectors_at, size)
+        pointer, length = _skip_empty(run, vectors_at + 8, vectors_at + size)
     if length + size > abi.CALL_MAX_BYTES:
         raise WasiError(errnos.NOMEM)
     if pointer + length > memory.size:
@@ -49,15 +49,20 @@ def _first_buffer(run: WasiRun, vectors_at: int, count: int) -> tuple[int, int]:
     return pointer, length
 
 
-def _skip_empty(run: WasiRun, vectors_at: int, size: int) -> tuple[int, int]:
-    end = vectors_at + size
-    step = _VECTORS_PER_CHECK * _IOVEC.size
-    for start in range(vectors_at, end, step):
+def _skip_empty(run: WasiRun, start: int, end: int) -> tuple[int, int]:
+    """As `_first_buffer`, for the vectors from `start` to `end`; those behind it are not looked at.
+
+    They may be many and all empty, so the deadline is looked at in between.
+    """
+    memory = run.memory
+    while start < end:
         run.control.check()
-        piece = run.memory.read(start, min(step, end - start))
-        for pointer, length in _IOVEC.iter_unpack(piece):
+        memory.require(start, 8, 4)
+        stop = min(end, start + _VECTORS_PER_CHECK * 8, memory.size - (memory.size - start) % 8)
+        for pointer, length in _IOVEC.iter_unpack(memory.view[start:stop]):
             if length:
                 return pointer, length
+        start = stop
     return 0, 0
 
 

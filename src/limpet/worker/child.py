@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from limpet.engine.protocol import Limits, Outcome, OutcomeKind, Preopen
 from limpet.errors import LimpetError
 from limpet.trigger.command import CommandTrigger
-from limpet.trigger.http import HttpTrigger
+from limpet.trigger.http import HttpTrigger, rehearse_request
 from limpet.worker.channel import Channel
 from limpet.worker.config import (
     CompileConfig,
@@ -30,6 +31,7 @@ from limpet.worker.config import (
 )
 from limpet.worker.loop import READ, Loop
 from limpet.worker.messages import (
+    Assign,
     Compiled,
     Drain,
     Failed,
@@ -46,6 +48,8 @@ from limpet.worker.messages import (
 from limpet.worker.process import set_process_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.engine.protocol import Engine
 
 _MAX_EXIT_CODE = 255
@@ -53,16 +57,20 @@ _ORPHAN_SECONDS = 5.0
 _INTERNAL_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
 
-def run_child(spawn: Spawn, descriptors: list[int], engine: Engine) -> NoReturn:
+def run_child(
+    spawn: Spawn, descriptors: list[int], engine: Engine, warm_up: Callable[[], None]
+) -> NoReturn:
     """Do the role's work and exit. A defect ends up in the app's log, never in the zygote."""
     code = _INTERNAL_FAILURE
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        control, config, *rest = descriptors
+        control, *rest = descriptors
         channel = Channel.from_descriptor(control)
         if spawn.role == "app":
-            code = _App(channel, read_config(config, WorkerConfig), rest, engine).run()
-        elif spawn.role == "compile":
+            code = _run_app(channel, engine, warm_up)
+            return
+        config, *rest = rest
+        if spawn.role == "compile":
             set_process_name("limpet-compile")
             code = _compile(channel, read_config(config, CompileConfig), rest, engine)
         elif spawn.role == "fetch":
@@ -102,17 +110,44 @@ def _compile(channel: Channel, config: CompileConfig, descriptors: list[int], en
     return 0
 
 
+def _run_app(channel: Channel, engine: Engine, warm_up: Callable[[], None]) -> int:
+    """Wait to be assigned an app, then be its worker.
+
+    A worker that waits is a spare. It goes through the motions of a first request meanwhile: what that
+    touches becomes this process's own copy, which is most of what a cold start would spend its time on.
+    """
+    set_process_name("limpet-spare")
+    loop = Loop()
+    if not select.select([channel.fileno()], [], [], 0)[0]:
+        warm_up()
+        rehearse_request()
+    received = channel.receive()
+    started_at = time.monotonic()
+    if received is None or not isinstance(received[0], Assign):
+        return 0
+    config, *descriptors = received[1]
+    app = _App(channel, loop, read_config(config, WorkerConfig), descriptors, engine, started_at)
+    os.close(config)
+    return app.run()
+
+
 class _App:
-    """One app's worker from its first instruction to its last."""
+    """One app's worker, from its assignment on."""
 
     def __init__(
-        self, channel: Channel, config: WorkerConfig, descriptors: list[int], engine: Engine
+        self,
+        channel: Channel,
+        loop: Loop,
+        config: WorkerConfig,
+        descriptors: list[int],
+        engine: Engine,
+        started_at: float,
     ) -> None:
-        self._started_at = time.monotonic()
+        self._started_at = started_at
         self._channel = channel
         self._config = config
         self._engine = engine
-        self._loop = Loop()
+        self._loop = loop
         self._code = 0
         self._is_draining = False
         self._http: HttpTrigger | None = None

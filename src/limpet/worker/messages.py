@@ -101,6 +101,11 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Assign:
+    """Become an app's worker. Descriptors: its configuration, then those that WorkerConfig lists."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Finish what is in flight, take nothing new, exit."""
 
@@ -215,6 +220,7 @@ Message: TypeAlias = (
     | ZygoteStarted
     | Keep
     | Drop
+    | Assign
     | Drain
     | StatsRequest
     | ProbeRequest

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import (
+    Drain,
     EngineReady,
     Exited,
     Finished,
@@ -70,12 +71,22 @@ class Process:
         channel.set_blocking(False)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
 
-    def send(self, message: Message) -> bool:
+    def hand_over(
+        self,
+        *,
+        on_message: Callable[[Process, Message], None],
+        on_exit: Callable[[Process, ExitInfo], None],
+    ) -> None:
+        """Give the process to somebody else."""
+        self._on_message = on_message
+        self._on_exit = on_exit
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; False when the process is gone or does not read."""
         if self._channel is None:
             return False
         try:
-            self._channel.send(message)
+            self._channel.send(message, descriptors)
         except OSError:
             return False
         return True
@@ -167,6 +178,8 @@ class Zygote:
         self._waiting: deque[tuple[Process, Spawn, list[int]]] = deque()
         self._starting: dict[str, Process] = {}
         self._running: dict[int, Process] = {}
+        self._spare: Process | None = None
+        self._serial = 0
 
     def attach(self, channel: Channel, pid: int) -> None:
         """Use this zygote from now on, beginning with what waits for one."""
@@ -205,6 +218,41 @@ class Zygote:
         theirs.close()
         self._send(process, Spawn(name, role), copies)
         return process
+
+    def take_worker(
+        self,
+        *,
+        on_message: Callable[[Process, Message], None],
+        on_exit: Callable[[Process, ExitInfo], None],
+    ) -> Process:
+        """Return a process that waits to be assigned an app: the spare if there is one, or a new one."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.hand_over(on_message=on_message, on_exit=on_exit)
+            return spare
+        return self._spawn_worker(on_message, on_exit)
+
+    def keep_spare(self, *, is_wanted: bool) -> None:
+        """Have a worker wait for the next cold start, or none."""
+        if is_wanted and self._spare is None and self._channel is not None:
+            self._spare = self._spawn_worker(lambda *_: None, self._on_spare_exit)
+        elif not is_wanted and self._spare is not None:
+            self._spare.send(Drain())
+            self._spare = None
+
+    def _spawn_worker(
+        self,
+        on_message: Callable[[Process, Message], None],
+        on_exit: Callable[[Process, ExitInfo], None],
+    ) -> Process:
+        self._serial += 1
+        return self.spawn(
+            f"worker-{self._serial}", "app", [], on_message=on_message, on_exit=on_exit
+        )
+
+    def _on_spare_exit(self, process: Process, _info: ExitInfo) -> None:
+        if self._spare is process:
+            self._spare = None
 
     def _send(self, process: Process, spawn: Spawn, descriptors: list[int]) -> None:
         if self._channel is None:

@@ -22,6 +22,8 @@ from limpet.worker.messages import EngineReady, Exited, MessageError, Spawn, Spa
 from limpet.worker.process import set_process_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.engine.protocol import Engine
 
 # (module (memory (export "memory") 1) (func (export "_start")))
@@ -37,7 +39,7 @@ def run_zygote(channel: Channel) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the launcher's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     engine = open_engine("wasmtime")
-    _warm_up(engine)
+    warm_up = _run_first_guest(engine)
     channel.send(EngineReady(engine.name, engine.version, engine.artifact_key()))
     gc.collect()
     gc.freeze()
@@ -54,12 +56,14 @@ def run_zygote(channel: Channel) -> NoReturn:
                     os.read(wake_read, 4096)
                     _reap(channel)
                 else:
-                    _serve_one(channel, engine, (wake_read, wake_write))
+                    _serve_one(channel, engine, warm_up, (wake_read, wake_write))
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the agent is gone and takes its zygote along
 
 
-def _serve_one(channel: Channel, engine: Engine, own: tuple[int, int]) -> None:
+def _serve_one(
+    channel: Channel, engine: Engine, warm_up: Callable[[], None], own: tuple[int, int]
+) -> None:
     try:
         received = channel.receive()
     except MessageError:
@@ -79,7 +83,7 @@ def _serve_one(channel: Channel, engine: Engine, own: tuple[int, int]) -> None:
         signal.set_wakeup_fd(-1)
         close_all(own)
         channel.close()
-        run_child(message, descriptors, engine)
+        run_child(message, descriptors, engine, warm_up)
     close_all(descriptors)
     channel.send(Spawned(message.worker, pid))
 
@@ -95,8 +99,8 @@ def _reap(channel: Channel) -> None:
         channel.send(Exited(pid, status, usage.ru_maxrss * 1024))
 
 
-def _warm_up(engine: Engine) -> None:
-    """Run a guest once, so that every fork inherits what the first run sets up.
+def _run_first_guest(engine: Engine) -> Callable[[], None]:
+    """Run an empty guest, so that every fork inherits what a first run sets up; return how to repeat it.
 
     The module is compiled in a child: a process that has compiled must not fork compilers later
     (the compiler's thread pool does not survive a fork).
@@ -110,5 +114,10 @@ def _warm_up(engine: Engine) -> None:
     if status != 0:
         raise RuntimeError(f"the engine can't compile an empty module: wait status {status}")
     program = engine.load(artifact, limits=Limits(memory_bytes=1 << 20))
-    program.run(Invocation([b"warm-up"], [], BytesInput(b""), BufferOutput(0), BufferOutput(0)))
     os.close(artifact)
+
+    def run() -> None:
+        output = BufferOutput(0)
+        program.run(Invocation([b"warm-up"], [], BytesInput(b""), output, output, (), 30.0))
+
+    return run

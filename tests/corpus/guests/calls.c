@@ -4,7 +4,7 @@
 // Arguments expand to integers: 12 -3 0x10 | "te%20xt" (pointer, length) | ["a","b"] vectors with
 // these contents (pointer, count) | [4,8] vectors of these lengths | @2 the address of region 2 |
 // *2 the u32 in region 2 | %clock:1:500:0+read:0 subscriptions (pointer). Outputs: @2:8 bytes in hex |
-// @2'8 as text | v for what the vectors now hold | stat@2, times@2, dir@2:3 (used bytes in region 3)
+// @2'8 as text | v for what the vectors now hold | fdstat@2, stat@2, times@2, dir@2:3 (used bytes in region 3)
 // and events@2:3 (count in region 3) for records, without what differs between two runs.
 #include <stdint.h>
 #include <stdio.h>
@@ -213,6 +213,12 @@ static void show(char *token) {
     // A directory's size and links are the host file system's business.
     if (p[16] == 3) nlink = size = 0;
     printf("dev=%llu type=%d nlink=%llu size=%llu", dev, p[16], nlink, size);
+  } else if (!strncmp(token, "fdstat@", 7)) {
+    unsigned char *p = regions[atoi(token + 7)];
+    uint16_t flags;
+    J rights[2];
+    memcpy(&flags, p + 2, 2); memcpy(rights, p + 8, 16);
+    printf("type=%d flags=%d rights=%llx %llx", *p, flags, rights[0], rights[1]);
   } else if (!strncmp(token, "events@", 7)) {
     I count;
     memcpy(&count, regions[atoi(strchr(token, ':') + 1)], 4);

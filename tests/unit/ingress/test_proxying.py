@@ -519,6 +519,17 @@ def test_draining_finishes_what_is_in_flight(running: RunningRouter) -> None:
     running.wait_for_end()
 
 
+def test_draining_still_answers_who_has_just_come(running: RunningRouter) -> None:
+    running.serve(answering(OK))
+    client = running.client()
+    wait_until(lambda: running.router._server.connections == 1)
+    running.drain()
+    status, headers, body = client.get()
+    assert (status, headers[b"connection"], body) == (200, b"close", b"ok")
+    client.close()
+    running.wait_for_end()
+
+
 def test_a_router_without_its_agent_ends(running: RunningRouter) -> None:
     running.serve(answering(OK))
     assert running.client().get()[0] == 200

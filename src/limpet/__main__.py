@@ -1,0 +1,5 @@
+"""`python -m limpet` is the `limpet` command."""
+
+from limpet.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Test modules here import each other by name; pytest puts this directory on the path."""
