@@ -199,8 +199,8 @@ def compile_listeners(app: App, catalog: Catalog) -> tuple[Listener, ...]:
     """
     own = f"app {app.namespace}/{app.name}"
     if app.http.listen is not None:
-        host, _, port = app.http.listen.rpartition(":")
-        return (Listener(host.strip("[]"), int(port), own),)
+        host, _, number = app.http.listen.rpartition(":")
+        return (Listener(host.strip("[]"), int(number), own),)
     found: list[Listener] = []
     for port in app.ports:
         opened = [
@@ -249,9 +249,9 @@ def _compile_env(app: App, node_name: str, catalog: Catalog) -> tuple[tuple[str,
         for key, value in data.items():
             values[source.prefix + key] = _text(value, source.kind, source.name, key)
     for variable in app.env:
-        value = _env_value(app, variable, node_name, catalog, values)
-        if value is not None:
-            values[variable.name] = value
+        text = _env_value(app, variable, node_name, catalog, values)
+        if text is not None:
+            values[variable.name] = text
     return tuple(values.items())
 
 

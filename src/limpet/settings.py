@@ -156,7 +156,9 @@ def _set(
     values: dict[str, dict[str, object]], group: str, key: str, value: object, *, source: str
 ) -> None:
     known = {
-        f"{name}.{entry.name}": entry.type for name, kind in _GROUPS.items() for entry in fields(kind)
+        f"{name}.{entry.name}": entry.type
+        for name, kind in _GROUPS.items()
+        for entry in fields(kind)
     }
     path = f"{group}.{key}"
     if path not in known:

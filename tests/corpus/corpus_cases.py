@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guest_builds import CORPUS
 from side_by_side import Setup
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WORK = "/work"
 
@@ -60,13 +63,10 @@ def _program(guest: str, *args: bytes, name: str = "", stdin: bytes = b"") -> Ca
 
 def programs() -> list[Case]:
     """C programs and hand-written modules."""
-    plain = (
-        "append at_calls allocating big_output clocks descriptors directories escapes file_io "
-        "growing hello links many_entries multi_value_tables odd_names randomness renames sleeping "
-        "sparse start_function stats times truncate unlinked vectors"
-    ).split()
+    with_input = {"arguments", "calls", "echo", "exit_code", "lines", "trap"}
+    sources = sorted((CORPUS / "guests").glob("*.[cw]*"))
     return [
-        *(_program(guest) for guest in plain),
+        *(_program(each.stem) for each in sources if each.stem not in with_input),
         _program("arguments", b"one", b"", b"two words", b"\xc3\xa9", b"--flag=x"),
         _program("echo", stdin=b"some input\n" * 5000),
         _program("echo", stdin=b"", name="echo-nothing"),
@@ -100,7 +100,7 @@ def read_only_scripts() -> list[Case]:
     attempts = (
         'path_open 3 0 "a.txt" 0 2 0 0 @0 > @0:4',
         "fd_read *0 [5] @1 > v",
-        "fd_write *0 [\"x\"] @1",
+        'fd_write *0 ["x"] @1',
         "fd_filestat_set_size *0 0",
         "fd_filestat_set_times *0 0 0 5",
         'path_open 3 0 "a.txt" 0 66 0 0 @0',

@@ -378,3 +378,16 @@ def test_a_port_that_is_taken_is_tried_again(node: RunningNode) -> None:
         wait_until(lambda: node.events("IngressFailed"), "the event")
     assert "taken by another program" in node.events("IngressFailed")[0]
     wait_until(node.answers(200), "the port")
+
+
+def test_too_many_rules_leave_those_before_in_force(node: RunningNode) -> None:
+    app = deployment("one")
+    node.apply(app, service(app), ingress(("", "/", "one")))
+    wait_until(node.answers(200), "the app")
+    many = [(f"host-{number}.a-rather-long-name.example", "/", "one") for number in range(1000)]
+    node.apply(ingress(*many, name="many"))
+    wait_until(lambda: node.events("IngressFailed"), "the event")
+    assert node.get()[0] == 200
+    node.delete("Ingress", "many")
+    node.apply(ingress(("a.example", "/x", "one")))
+    wait_until(node.answers(404), "the rules after that")

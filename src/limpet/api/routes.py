@@ -147,7 +147,9 @@ class Routes:
             manifest = entry.get("object") if isinstance(entry, dict) else None
             digest = entry.get("digest") if isinstance(entry, dict) else None
             if not isinstance(manifest, dict) or not isinstance(digest, str | None):
-                raise InvalidInputError("each entry of `objects` has an `object` and maybe a `digest`")
+                raise InvalidInputError(
+                    "each entry of `objects` has an `object` and maybe a `digest`"
+                )
             requested.append((manifest, digest))
         results = self._agent.apply(requested, dry_run=document.get("dry_run") is True)
         return _json({"results": results})
@@ -208,7 +210,9 @@ class Routes:
         previous = query.get("previous") == "true"
         return LogStreamResponse(
             b"application/x-ndjson" if as_json else b"text/plain; charset=utf-8",
-            _log_chunks(runtime, encode, tail=tail, since=since_time, previous=previous, follow=follow),
+            _log_chunks(
+                runtime, encode, tail=tail, since=since_time, previous=previous, follow=follow
+            ),
         )
 
 
@@ -321,7 +325,9 @@ def _object(stored: StoredObject) -> dict[str, object]:
         for part in ("data", "stringData"):
             values = document.get(part)
             if isinstance(values, dict):
-                document[part] = {key: f"<{len(value)} characters>" for key, value in values.items()}
+                document[part] = {
+                    key: f"<{len(value)} characters>" for key, value in values.items()
+                }
     return {
         "kind": stored.kind,
         "namespace": stored.namespace,

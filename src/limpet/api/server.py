@@ -158,9 +158,7 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None, "requests come after the connection"
         headers = [(b"Content-Type", answer.content_type)]
-        transport.write(
-            encode_head(200, headers, length=None, keeps_alive=False, minor_version=1)
-        )
+        transport.write(encode_head(200, headers, length=None, keeps_alive=False, minor_version=1))
         async with contextlib.aclosing(answer.chunks) as chunks:
             async for chunk in chunks:
                 transport.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
@@ -180,4 +178,3 @@ def _peer_uid(connection: socket.socket) -> int:
     """Ask the kernel who connected (unix(7), SO_PEERCRED)."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", data)[1])
-

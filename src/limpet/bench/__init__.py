@@ -1,0 +1,1 @@
+"""Limpet measured by itself: what `limpet demo` runs."""

@@ -37,8 +37,13 @@ class NodeStartError(UnavailableError):
 
 
 @contextlib.contextmanager
-def child_node(socket_path: Path, *, data: str | None, status: StatusLine) -> Iterator[None]:
-    """Run a node as a child until the block ends, with its data in `data` or gone afterwards."""
+def child_node(
+    socket_path: Path, *, data: str | None, status: StatusLine, is_expected: bool = False
+) -> Iterator[None]:
+    """Run a node as a child until the block ends, with its data in `data` or gone afterwards.
+
+    A caller that promised a node of its own (`is_expected`) needs no notice about it.
+    """
     with contextlib.ExitStack() as stack:
         if data is None:
             folder = tempfile.mkdtemp(prefix="limpet-")
@@ -47,7 +52,8 @@ def child_node(socket_path: Path, *, data: str | None, status: StatusLine) -> It
         else:
             folder = str(Path(data).expanduser().absolute())
             told = f"its data stays in {folder}"
-        notice(f"no node is listening: one runs on {socket_path} as long as this does; {told}")
+        if not is_expected:
+            notice(f"no node is listening: one runs on {socket_path} as long as this does; {told}")
         # The node's own messages matter only when it fails; the file has no name to clean up.
         output = stack.enter_context(tempfile.TemporaryFile())
         process = _start(folder, socket_path, output)

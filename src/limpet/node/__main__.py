@@ -8,10 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from limpet.errors import InvalidInputError, LimpetError
-from limpet.node.imports import preload
+from limpet.node.imports import freeze, preload, without_openssl
 from limpet.settings import DEFAULT_SETTINGS_FILE, Settings, load_settings
+
+if TYPE_CHECKING:
+    from limpet.node.launcher import Inheritance
+    from limpet.worker.channel import Channel
 
 _OPTIONS = {"--data": "node.data_directory", "--socket": "node.socket_path", "--name": "node.name"}
 
@@ -26,7 +31,21 @@ def main(options: list[str]) -> int:
     preload()
     from limpet.node.launcher import Launcher
 
-    return Launcher(settings).run()
+    return Launcher(settings, run_agent=_run_agent, run_zygote=_run_zygote).run()
+
+
+def _run_agent(settings: Settings, launcher: Channel, inheritance: Inheritance) -> int:
+    with without_openssl():
+        from limpet.api.server import ApiServer
+        from limpet.node.agent import run_agent
+    freeze()
+    return run_agent(settings, launcher, inheritance, make_api=ApiServer)
+
+
+def _run_zygote(channel: Channel) -> NoReturn:
+    with without_openssl():
+        from limpet.worker.zygote import run_zygote
+    run_zygote(channel)
 
 
 def parse_options(options: list[str]) -> Settings:

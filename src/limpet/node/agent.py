@@ -16,9 +16,8 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from limpet.api.server import ApiServer
 from limpet.errors import (
     ConflictError,
     InvalidInputError,
@@ -63,16 +62,27 @@ from limpet.worker.process import set_process_name
 from limpet.worker.supervisor import Zygote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pathlib import Path
 
+    from limpet.node.launcher import Inheritance
     from limpet.settings import Settings
 
 ObjectKey = tuple[str, str, str]
 
 _FLUSH_SECONDS = 1.0
 _SPARE_SECONDS = 0.02
+
+
+class Api(Protocol):
+    """What serves the agent to this device's operator."""
+
+    async def start(self, path: Path) -> None:
+        """Listen. Raises LimpetError."""
+
+    async def stop(self) -> None:
+        """Stop listening and end every call."""
 
 
 class Agent:
@@ -83,14 +93,12 @@ class Agent:
         settings: Settings,
         *,
         launcher: Channel,
-        inherited: Mapping[str, socket.socket],
-        restarts: int,
-        last_status: int,
+        inheritance: Inheritance,
     ) -> None:
         self.settings = settings
         self.name = settings.node.name or socket.gethostname()
         self.started_at = time.time()
-        self.restarts = restarts
+        self.restarts = inheritance.restarts
         self.zygote_restarts = 0
         self.zygote = Zygote()
         directory = settings.node.data_directory
@@ -101,9 +109,9 @@ class Agent:
         self.objects: dict[ObjectKey, StoredObject] = {}
         self._resources: dict[ObjectKey, Resource] = {}
         self._launcher = launcher
-        self._last_status = last_status
+        self._last_status = inheritance.last_status
         self._volumes = Volumes(directory)
-        self._listeners = Listeners(inherited, keep=self._keep, drop=self._drop)
+        self._listeners = Listeners(inheritance.sockets, keep=self._keep, drop=self._drop)
         self._catalog = Catalog([])
         self._preparing: dict[AppKey, asyncio.Task[None]] = {}
         self._prepare_failures: dict[AppKey, int] = {}
@@ -117,7 +125,7 @@ class Agent:
 
     # Life
 
-    async def run(self) -> None:
+    async def run(self, api: Api) -> None:
         """Serve until told to stop. Raises LimpetError when the node can't start."""
         set_process_name("limpet-agent")
         loop = asyncio.get_running_loop()
@@ -129,12 +137,13 @@ class Agent:
         self._load()
         self._launcher.set_blocking(False)
         loop.add_reader(self._launcher.fileno(), self._read_launcher)
-        api = ApiServer(self)
         await api.start(self.settings.node.socket_path)
         if self.restarts:
             how = os.waitstatus_to_exitcode(self._last_status)
             what = f"signal {-how}" if how < 0 else f"exit code {how}"
-            self._record_node("AgentRestarted", f"the agent had ended by {what} and was started again")
+            self._record_node(
+                "AgentRestarted", f"the agent had ended by {what} and was started again"
+            )
         flusher = loop.create_task(self._flush_forever(), name="events")
         self._replan()
         await self._stopping.wait()
@@ -146,9 +155,7 @@ class Agent:
         self.database.close()
 
     def _load(self) -> None:
-        completions = {
-            (c.kind, c.namespace, c.name): c for c in self.database.load_completions()
-        }
+        completions = {(c.kind, c.namespace, c.name): c for c in self.database.load_completions()}
         for stored in self.database.load_objects():
             key = (stored.kind, stored.namespace, stored.name)
             try:
@@ -374,8 +381,8 @@ class Agent:
         for runtime in self.apps.values():
             if runtime.want is Want.RUNNING:
                 self._prepare(runtime)
-        self._close_listeners()
         self._router.update(self._catalog.all(Ingress), self._catalog, self.apps)
+        self._close_listeners()
         self._on_change(*self.apps)
 
     def _on_change(self, *keys: AppKey) -> None:
@@ -421,9 +428,7 @@ class Agent:
         if self._wake_up is not None:
             self._wake_up.cancel()
         pause = decide_wake_up([r.view() for r in self.apps.values()], time.monotonic())
-        pause = min(
-            self.settings.node.resync_seconds, pause if pause is not None else float("inf")
-        )
+        pause = min(self.settings.node.resync_seconds, pause if pause is not None else float("inf"))
         self._wake_up = asyncio.get_running_loop().call_later(
             pause + 0.001, lambda: self._on_change(*self.apps)
         )
@@ -556,22 +561,16 @@ def _show(key: ObjectKey) -> str:
 
 def run_agent(
     settings: Settings,
-    *,
     launcher: Channel,
-    inherited: Mapping[str, socket.socket],
-    restarts: int,
-    last_status: int,
+    inheritance: Inheritance,
+    *,
+    make_api: Callable[[Agent], Api],
 ) -> int:
     """Run the agent in this process; return its exit code."""
 
     async def main() -> None:
-        await Agent(
-            settings,
-            launcher=launcher,
-            inherited=inherited,
-            restarts=restarts,
-            last_status=last_status,
-        ).run()
+        agent = Agent(settings, launcher=launcher, inheritance=inheritance)
+        await agent.run(make_api(agent))
 
     try:
         lock = _lock(settings.node.data_directory)

@@ -275,7 +275,10 @@ class AppRuntime:
         if worker is not None:
             seconds = worker.plan.app.grace_seconds
             self._record(
-                self, "Killed", f"{worker.name} did not finish in {seconds:.0f} s and was killed", True
+                self,
+                "Killed",
+                f"{worker.name} did not finish in {seconds:.0f} s and was killed",
+                True,
             )
             worker.process.kill()
 
@@ -363,7 +366,9 @@ class AppRuntime:
     def _learn_exit(self, worker: Worker, slot: Slot, info: ExitInfo) -> None:
         app = worker.plan.app
         is_over = not self._should_restart(app, slot, info)
-        what = f"worker {worker.name} ended: {info.reason}" + (f": {info.message}" if info.message else "")
+        what = f"worker {worker.name} ended: {info.reason}" + (
+            f": {info.message}" if info.message else ""
+        )
         if is_over:
             slot.is_completed = True
             self._record(self, info.reason, what, not info.is_success)

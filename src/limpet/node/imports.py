@@ -35,6 +35,7 @@ def preload() -> None:
         import hashlib
 
         import limpet.http1.connection
+        import limpet.node.launcher
         import limpet.telemetry.histogram
         import limpet.worker.config
     del hashlib, limpet

@@ -16,14 +16,16 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
-from limpet.node.imports import freeze, without_openssl
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
 from limpet.worker.process import become_subreaper, die_with_parent, set_process_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from limpet.settings import Settings
 
 # Started again at once; one that keeps dying within this time is started ever more slowly.
@@ -33,11 +35,28 @@ _MAX_PAUSE_SECONDS = 5.0
 _EXPLAINED_CODES = range(2, 8)
 
 
-class Launcher:
-    """Runs a node in the foreground."""
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What an agent finds: listening sockets by name, how many agents died, the last wait status."""
 
-    def __init__(self, settings: Settings) -> None:
+    sockets: Mapping[str, socket.socket]
+    restarts: int = 0
+    last_status: int = 0
+
+
+class Launcher:
+    """Runs a node in the foreground; the two functions are what its children become."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run_agent: Callable[[Settings, Channel, Inheritance], int],
+        run_zygote: Callable[[Channel], NoReturn],
+    ) -> None:
         self._settings = settings
+        self._run_agent = run_agent
+        self._run_zygote = run_zygote
         self._kept: dict[str, socket.socket] = {}
         self._agent_pid = 0
         self._agent: Channel | None = None
@@ -101,16 +120,10 @@ class Launcher:
             ours.close()
             code = 1
             try:
-                with without_openssl():
-                    from limpet.node.agent import run_agent
-
-                freeze()
-                code = run_agent(
+                code = self._run_agent(
                     self._settings,
-                    launcher=theirs,
-                    inherited=self._kept,
-                    restarts=self._agent_restarts,
-                    last_status=self._last_status,
+                    theirs,
+                    Inheritance(self._kept, self._agent_restarts, self._last_status),
                 )
             finally:
                 sys.stderr.flush()
@@ -130,10 +143,7 @@ class Launcher:
                 listening.close()
             code = 1
             try:
-                with without_openssl():
-                    from limpet.worker.zygote import run_zygote
-
-                run_zygote(theirs)
+                self._run_zygote(theirs)
             finally:
                 sys.stderr.flush()
                 os._exit(code)

@@ -92,7 +92,9 @@ class Modules:
             module = self._store.open_module(digest)
         except FileNotFoundError as error:
             raise PlanError(
-                "MissingModule", f"the node has no module {digest}; apply the app again", is_final=True
+                "MissingModule",
+                f"the node has no module {digest}; apply the app again",
+                is_final=True,
             ) from error
         try:
             staged, artifact = self._store.stage_artifact(name)

@@ -40,7 +40,9 @@ class Prober:
 
     def start(self) -> None:
         """Begin."""
-        task = asyncio.get_running_loop().create_task(self._run(), name=f"probe {self._worker.name}")
+        task = asyncio.get_running_loop().create_task(
+            self._run(), name=f"probe {self._worker.name}"
+        )
         self._tasks.append(task)
 
     def stop(self) -> None:
@@ -104,7 +106,9 @@ class Prober:
     async def _ask(self, probe: Probe) -> str | None:
         """Run the probe once; None when it succeeded, else why not."""
         if probe.path is None:
-            return None if self._worker.process.send(StatsRequest()) else "the worker does not answer"
+            return (
+                None if self._worker.process.send(StatsRequest()) else "the worker does not answer"
+            )
         number = next(self._serial)
         future: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future

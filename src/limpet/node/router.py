@@ -16,7 +16,7 @@ from limpet.manifest.model import Ingress, Service, Trigger
 from limpet.node.state import Want
 from limpet.plan import Listener, PlanError, compile_listeners
 from limpet.worker.config import RouterConfig, write_config
-from limpet.worker.messages import Drain, Message, MessageError, Routes
+from limpet.worker.messages import Drain, Message, MessageError, Routes, encode_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,11 +83,20 @@ class RouterProcess:
             return
         self._is_wanted = True
         running = [runtime.app for runtime in apps.values() if runtime.want is Want.RUNNING]
-        self._table = compile_table(ingresses, catalog, running)
+        self._take_table(compile_table(ingresses, catalog, running))
         if self._process is not None:
             self._send_table()
         elif self._timer is None:
             self._start()
+
+    def _take_table(self, table: str) -> None:
+        try:
+            encode_message(Routes(table))
+        except MessageError as error:
+            message = f"the Ingresses have too many rules, so those before stay in force: {error}"
+            self._complain("IngressFailed", message)
+        else:
+            self._table = table
 
     def _close_listener(self, catalog: Catalog, apps: Mapping[AppKey, AppRuntime]) -> None:
         wanted: list[Listener] = []
@@ -126,15 +135,7 @@ class RouterProcess:
         self._cancel_timer()
         if self._process is None:
             return
-        try:
-            is_sent = self._process.send(Routes(self._table))
-        except MessageError as error:
-            self._complain(
-                "IngressFailed",
-                f"the Ingresses have too many rules, so those before stay in force: {error}",
-            )
-            return
-        if not is_sent:
+        if not self._process.send(Routes(self._table)):
             self._later(_SEND_AGAIN_SECONDS, self._send_table)
 
     def _complain(self, reason: str, message: str) -> None:

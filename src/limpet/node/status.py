@@ -62,7 +62,9 @@ def describe_app(runtime: AppRuntime, *, engine: str, meter: UsageMeter) -> dict
         "engine": engine,
         "image": _image(runtime),
         "digest": plan.digest if plan else None,
-        "endpoints": [format_address(s) for s in runtime.prepared.sockets] if runtime.prepared else [],
+        "endpoints": [format_address(s) for s in runtime.prepared.sockets]
+        if runtime.prepared
+        else [],
         "limits": {"cpu_cores": app.cpu_cores, "memory_bytes": app.memory_bytes},
         "usage": _usage(runtime, workers, meter),
         "requests": _requests(runtime, workers),
@@ -115,7 +117,9 @@ def _phase(runtime: AppRuntime) -> tuple[str, str, str, bool]:
 
 def _ended(runtime: AppRuntime) -> tuple[str, str, str, bool] | None:
     """Return the phase of an app whose every slot is over."""
-    slots = [runtime.slots.get(index) for index in range(runtime.app.replicas * runtime.app.workers)]
+    slots = [
+        runtime.slots.get(index) for index in range(runtime.app.replicas * runtime.app.workers)
+    ]
     if not slots or not all(slot is not None and slot.is_completed for slot in slots):
         return None
     exits = [slot.last_exit for slot in slots if slot is not None and slot.last_exit is not None]
@@ -161,7 +165,7 @@ def _requests(runtime: AppRuntime, workers: list[Worker]) -> dict[str, object] |
 
 
 def _workers(runtime: AppRuntime, workers: list[Worker]) -> list[dict[str, object]]:
-    shown = [
+    shown: list[dict[str, object]] = [
         {
             "name": worker.name,
             "pid": worker.process.pid,

@@ -253,7 +253,7 @@ class Database:
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
             with self._open_connection as connection:
-                connection.executemany(statement, rows)  # type: ignore[arg-type]
+                connection.executemany(statement, rows)
         except apsw.Error as error:
             raise _write_error(self._path, error) from error
 

@@ -87,7 +87,11 @@ class AppLog:
                 )
 
     def _open(self, needed: int) -> int:
-        if self._file is not None and self._size + needed > self._settings.file_bytes and self._size:
+        if (
+            self._file is not None
+            and self._size + needed > self._settings.file_bytes
+            and self._size
+        ):
             os.close(self._file)
             self._file = None
             self._rotate()

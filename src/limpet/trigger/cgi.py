@@ -175,7 +175,9 @@ class ResponseParser:
                 f"the handler's output has no valid header block: {line[:60]!r} is not `Name: value`"
             )
         if value.translate(None, _CONTROLS) != value:
-            raise CgiError(f"the handler's header {name[:60]!r} has control characters in its value")
+            raise CgiError(
+                f"the handler's header {name[:60]!r} has control characters in its value"
+            )
         header = (name, value)
         if len(self._lines) < _MAX_CACHED and len(line) < 256:
             self._lines[line] = header

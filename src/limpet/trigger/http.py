@@ -132,7 +132,9 @@ class HttpTrigger:
                 plain(503, "too many requests are waiting for this app", (b"Retry-After", b"1"))
             )
 
-    def probe(self, path: str, headers: Sequence[tuple[str, str]], done: Callable[[int], None]) -> None:
+    def probe(
+        self, path: str, headers: Sequence[tuple[str, str]], done: Callable[[int], None]
+    ) -> None:
         """Run one request of the platform's own, in its turn; `done` gets the status."""
         lines = [(name.encode(), value.encode()) for name, value in headers]
         if not any(name.lower() == b"host" for name, _ in lines):
@@ -158,7 +160,9 @@ class HttpTrigger:
     def _run(self, exchange: Exchange, seconds: float) -> Response:
         """Run the guest for a request. On the loop's thread or the guest's, never on both."""
         connection = exchange.connection
-        return self.run(exchange.request, peer=connection.peer, port=connection.port, seconds=seconds)
+        return self.run(
+            exchange.request, peer=connection.peer, port=connection.port, seconds=seconds
+        )
 
     def run(self, request: Request, *, peer: bytes, port: bytes, seconds: float) -> Response:
         """Run the guest once and turn what came of it into a response."""

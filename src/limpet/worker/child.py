@@ -64,25 +64,11 @@ def run_child(
     code = _INTERNAL_FAILURE
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        control, *rest = descriptors
-        channel = Channel.from_descriptor(control)
+        channel = Channel.from_descriptor(descriptors[0])
         if spawn.role == "app":
             code = _run_app(channel, engine, warm_up)
-            return
-        config, *rest = rest
-        if spawn.role == "compile":
-            set_process_name("limpet-compile")
-            code = _compile(channel, read_config(config, CompileConfig), rest, engine)
-        elif spawn.role == "fetch":
-            set_process_name("limpet-fetch")
-            from limpet.registry.fetch import fetch_module
-
-            code = fetch_module(channel, read_config(config, FetchConfig), rest[0])
-        elif spawn.role == "router":
-            set_process_name("limpet-ingress")
-            from limpet.ingress.router import run_router
-
-            code = run_router(channel, read_config(config, RouterConfig), rest)
+        else:
+            code = _run_task(spawn.role, channel, descriptors[1], descriptors[2:], engine)
     except BaseException:  # noqa: BLE001 - the process ends here whatever it was
         traceback.print_exc()
         sys.stderr.flush()
@@ -90,7 +76,29 @@ def run_child(
         os._exit(code)
 
 
-def _compile(channel: Channel, config: CompileConfig, descriptors: list[int], engine: Engine) -> int:
+def _run_task(
+    role: str, channel: Channel, config: int, descriptors: list[int], engine: Engine
+) -> int:
+    """Do one of the roles that belong to the node rather than to an app."""
+    if role == "compile":
+        set_process_name("limpet-compile")
+        return _compile(channel, read_config(config, CompileConfig), descriptors, engine)
+    if role == "fetch":
+        set_process_name("limpet-fetch")
+        from limpet.registry.fetch import fetch_module
+
+        return fetch_module(channel, read_config(config, FetchConfig), descriptors[0])
+    if role == "router":
+        set_process_name("limpet-ingress")
+        from limpet.ingress.router import run_router
+
+        return run_router(channel, read_config(config, RouterConfig), descriptors)
+    raise ValueError(f"no process has the role {role!r}")
+
+
+def _compile(
+    channel: Channel, config: CompileConfig, descriptors: list[int], engine: Engine
+) -> int:
     del config  # one engine so far: the zygote's
     module_file, artifact_file = descriptors
     module = os.pread(module_file, os.fstat(module_file).st_size, 0)

@@ -9,9 +9,12 @@ import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limpet.settings import HttpSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +46,7 @@ class WorkerConfig:
 
     def http_settings(self) -> HttpSettings:
         """Return the operator's HTTP settings that came along."""
-        kinds = {entry.name: int if entry.type == "int" else float for entry in fields(HttpSettings)}
-        return HttpSettings(**{name: kinds[name](value) for name, value in self.http.items()})
+        return read_http_settings(self.http)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,15 @@ class RouterConfig:
 
     listeners: int
     http: dict[str, float]
+
+
+def read_http_settings(values: Mapping[str, float]) -> HttpSettings:
+    """Turn what came through JSON into settings again: whole numbers where they belong."""
+    whole = {entry.name for entry in fields(HttpSettings) if entry.type == "int"}
+    typed: dict[str, Any] = {
+        name: int(value) if name in whole else float(value) for name, value in values.items()
+    }
+    return HttpSettings(**typed)
 
 
 _Config = TypeVar("_Config", WorkerConfig, CompileConfig, FetchConfig, RouterConfig)

@@ -273,7 +273,11 @@ def _convert(value: object, kind: str, where: str) -> object:
         return value
     if kind == "bool" and isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and -_MAX_INT < value < _MAX_INT:
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -_MAX_INT < value < _MAX_INT
+    ):
         if kind == "int" and isinstance(value, int):
             return value
         if kind == "float":

@@ -112,7 +112,9 @@ class Process:
             if received is None:
                 self._close_channel()
                 if self.pid is None:
-                    self._end(ExitInfo(reason="SpawnFailed", message="the zygote died", exit_code=None))
+                    self._end(
+                        ExitInfo(reason="SpawnFailed", message="the zygote died", exit_code=None)
+                    )
                 return
             message, descriptors = received
             close_all(descriptors)
@@ -353,4 +355,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-

@@ -36,7 +36,9 @@ _TRIVIAL = bytes.fromhex(
 def run_zygote(channel: Channel) -> NoReturn:
     """Serve spawn requests until the agent's end of the channel closes."""
     set_process_name("limpet-zygote")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the launcher's to handle
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the terminal's Ctrl-C is the launcher's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     engine = open_engine("wasmtime")
     warm_up = _run_first_guest(engine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import struct
 import threading
 import time
 
@@ -98,6 +99,11 @@ class Client:
 
     def finish_sending(self):
         self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self):
+        """Go away without a goodbye."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def _receive(self):
         data = self.socket.recv(1 << 16)

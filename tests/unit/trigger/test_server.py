@@ -1,6 +1,4 @@
 import contextlib
-import socket
-import struct
 import threading
 import time
 
@@ -206,8 +204,7 @@ def test_a_client_that_goes_away_is_forgotten(serve):
     clients.append(served.client().send(b"GET /half"))
     eventually(lambda: len(served.targets) == 3 and served.connections == 4)
     for client in clients:
-        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.socket.close()
+        client.reset()
     eventually(lambda: served.connections == 0)
     assert served.later[0].is_abandoned
     served.answer_later()
@@ -221,8 +218,7 @@ def test_a_client_that_resets_after_its_half_is_forgotten_at_once(serve):
     client.finish_sending()
     eventually(lambda: served.later)
     eventually(lambda: served.thread.call(lambda: served.later[0].connection._peer_is_done))
-    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.socket.close()
+    client.reset()
     eventually(lambda: served.connections == 0)
 
 

@@ -141,7 +141,7 @@ _PROPOSALS = (
 
 def _explain_refusal(message: str) -> str:
     reason = " ".join(message.split())
-    if "support is not enabled" in reason or "required" in reason or "enabled" in reason:
+    if any(marker in reason for marker in ("enabled", "required", "feature", "proposal")):
         for word, proposal, next_step in _PROPOSALS:
             if word in reason.lower():
                 return f"the module uses {proposal}, which is off: {next_step} ({reason})"

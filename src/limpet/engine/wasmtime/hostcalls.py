@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from struct import Struct
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from limpet.engine.wasmtime import binding
@@ -18,11 +19,15 @@ from limpet.wasi.errnos import WasiError, errno_from_os
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from limpet.engine.wasmtime.deadline import EpochAlarm
+    from limpet.wasi.control import Control
     from limpet.wasi.run import WasiRun
 
 _SLOTS = {"i": "I12x", "j": "Q8x", "s": "q8x"}
 _VALUE_KINDS = {"i": 0, "j": 1, "s": 1}  # WASM_I32, WASM_I64 of wasm.h
-_TRAP_TEXT = b"ended by the host"
+_ENDED = b"ended by the host"
+# One epoch beyond the current one: the next increment makes the guest call back.
+NEXT_EPOCH = 1
 
 
 class Guest:
@@ -44,7 +49,7 @@ class Guest:
         self.ending = ending.with_traceback(None)
 
 
-def make_callback(name: str, function: Callable[..., int], guest: Guest) -> object:
+def make_callback(name: str, function: Callable[..., int], guest: Guest) -> ctypes._CFuncPtr:
     """A C function pointer that calls `function` for the guest. Keep it alive while it is used."""
     parameters = abi.PARAMETERS[name]
     unpack = Struct("<" + "".join(_SLOTS[code] for code in parameters)).unpack_from
@@ -70,10 +75,32 @@ def _translate(error: BaseException, guest: Guest, address: int) -> int:
         number = errno_from_os(error)
     else:
         guest.end_with(error)
-        trap: int = binding.trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
+        trap: int = binding.trap_new(_ENDED, len(_ENDED))
         return trap
     ctypes.c_uint64.from_address(address).value = number
     return 0
+
+
+def make_epoch_callback(guest: Guest, control: Control, alarm: EpochAlarm) -> ctypes._CFuncPtr:
+    """A C function pointer for when the epoch moved while guest code ran. Keep it alive.
+
+    `wasmtime_store_epoch_deadline_callback` of wasmtime/store.h: an error that is returned ends the
+    guest, else it goes on until the epoch moves again.
+    """
+
+    def call(_context: int, _data: int, delta_at: int, _kind_at: int) -> int:
+        try:
+            control.check()
+            if control.deadline_ns:
+                alarm.ensure(control.deadline_ns, monotonic_ns())
+            ctypes.c_uint64.from_address(delta_at).value = NEXT_EPOCH
+        except BaseException as ending:
+            guest.end_with(ending)
+            error: int = binding.error_new(_ENDED)
+            return error
+        return 0
+
+    return binding.EPOCH_CALLBACK(call)
 
 
 def new_function_type(name: str) -> int:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from limpet.engine.protocol import Invocation, Limits, Outcome, OutcomeKind
 from limpet.engine.wasmtime import binding, traps
-from limpet.engine.wasmtime.hostcalls import Guest, make_callback, new_function_type
+from limpet.engine.wasmtime.hostcalls import (
+    NEXT_EPOCH,
+    Guest,
+    make_callback,
+    make_epoch_callback,
+    new_function_type,
+)
 from limpet.wasi import abi
 from limpet.wasi.control import Control
 from limpet.wasi.endings import GuestDeadline, GuestExit, GuestInterrupted, GuestTrap
@@ -25,8 +31,6 @@ _PAGE_BYTES = 65536
 _NS = 1_000_000_000
 _MODULE = abi.MODULE.encode()
 _ENTRY, _MEMORY = b"_start", b"memory"
-# One epoch beyond the current one: the next increment makes the guest call back.
-_NEXT_EPOCH = 1
 
 
 class WasmtimeProgram:
@@ -65,7 +69,7 @@ class WasmtimeProgram:
         self._callbacks = {
             name: make_callback(name, FUNCTIONS[name], self._guest) for name in set(imports)
         }
-        self._epoch_callback = binding.EPOCH_CALLBACK(self._on_epoch)
+        self._epoch_callback = make_epoch_callback(self._guest, self._control, alarm)
         self._epoch_callback_at = ctypes.cast(self._epoch_callback, ctypes.c_void_p).value
         self._linked = 0
         self._linked = self._link(module)
@@ -110,7 +114,7 @@ class WasmtimeProgram:
         self._context = context = binding.store_context(store)
         binding.store_limiter(store, limits.memory_bytes, limits.table_elements, -1, -1, -1)
         binding.store_epoch_deadline_callback(store, self._epoch_callback_at, None, None)
-        binding.context_set_epoch_deadline(context, _NEXT_EPOCH)
+        binding.context_set_epoch_deadline(context, NEXT_EPOCH)
         # Read after the epoch deadline is set: an alarm from here on is seen by this store.
         now_ns = monotonic_ns()
         deadline_ns = 0
@@ -179,20 +183,6 @@ class WasmtimeProgram:
             return 0
         size: int = binding.memory_data_size(self._context, self._memory_of)
         return size
-
-    def _on_epoch(self, _context: int, _data: int, delta_at: int, _kind_at: int) -> int:
-        """The epoch moved while guest code ran: end it, or let it go on."""
-        try:
-            self._control.check()
-            deadline_ns = self._control.deadline_ns
-            if deadline_ns:
-                self._alarm.ensure(deadline_ns, monotonic_ns())
-            ctypes.c_uint64.from_address(delta_at).value = _NEXT_EPOCH
-        except BaseException as ending:
-            self._guest.end_with(ending)
-            error: int = binding.error_new(b"ended by the host")
-            return error
-        return 0
 
     def _explain(self, error: int | None) -> Outcome:
         """The outcome of a run that did not return; frees what C gave."""

@@ -1,0 +1,74 @@
+"""Nodes for the process tests: one that most tests share, and fresh ones for those that kill."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from running_node import Load, RunningNode
+from workloads import http_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# Failing workers come back soon enough to be waited for, and logs are small enough to overflow.
+_SHARED_SETTINGS = {
+    "LIMPET_NODE_BACKOFF_SECONDS": "0.4",
+    "LIMPET_LOGS_FILE_BYTES": str(256 << 10),
+}
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    running = RunningNode(tmp_path_factory.mktemp("node"), _SHARED_SETTINGS)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def node(shared_node: RunningNode) -> Iterator[RunningNode]:
+    """The shared node, empty before and after; its three processes are the same throughout."""
+    roles = [shared_node.pid(role) for role in ("launcher", "agent", "zygote")]
+    yield shared_node
+    assert roles == [shared_node.pid(role) for role in ("launcher", "agent", "zygote")]
+    shared_node.delete_everything()
+    assert sorted(shared_node.pids()) == sorted(roles)
+
+
+@pytest.fixture
+def make_node(tmp_path: Path) -> Iterator[Callable[..., RunningNode]]:
+    """Make nodes that are the test's own, not yet started; what is left of them is killed."""
+    made: list[RunningNode] = []
+
+    def make(name: str = "n", **environment: str) -> RunningNode:
+        directory = tmp_path / name
+        directory.mkdir()
+        made.append(RunningNode(directory, environment))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.kill()
+
+
+@pytest.fixture
+def fresh_node(make_node: Callable[..., RunningNode]) -> Iterator[RunningNode]:
+    """A node of the test's own, started; stopped properly unless the test did it."""
+    running = make_node()
+    running.start()
+    yield running
+    if running.process is not None:
+        running.stop()
+
+
+@pytest.fixture
+def neighbour(node: RunningNode) -> Iterator[Load]:
+    """An app next door that is asked all the time and must never miss an answer."""
+    node.apply(http_app("neighbour", "echo"))
+    node.wait_ready("neighbour")
+    with Load(node.port("neighbour"), clients=1, pause_seconds=0.02) as load:
+        yield load
+        load.wait_more(3)
+    assert load.failures == []
