@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -133,8 +134,6 @@ def _compile(wasmtime: Path, component: Path, name: str, *options: str) -> Path:
 
 def describe_machine(lab: Lab) -> dict[str, str]:
     """What the figures depend on, for the report."""
-    import wasmtime
-
     peer = subprocess.run(
         [lab.wasmtime, "--version"], check=True, capture_output=True, text=True, timeout=20
     )
@@ -143,7 +142,7 @@ def describe_machine(lab: Lab) -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "engine": f"wasmtime {wasmtime.__version__}",
+        "engine": f"wasmtime {version('wasmtime')}",
         "peer": " ".join(peer.stdout.split()[:2]),
         "load before": " ".join(load),
     }
@@ -153,7 +152,9 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     is_virtual = any(line.startswith("flags") and " hypervisor" in line for line in lines)
-    return (names[0] if names else platform.machine()) + (" (virtual machine)" if is_virtual else "")
+    return (names[0] if names else platform.machine()) + (
+        " (virtual machine)" if is_virtual else ""
+    )
 
 
 def fail(message: str) -> NoReturn:

@@ -290,7 +290,6 @@ def test_a_zygote_that_talks_nonsense_is_let_go():
         _, ends = spawn(zygote)
         os.write(fake._channel.fileno(), b"rubbish")
         assert (await ends.info).reason == "SpawnFailed"
-        fake.send_error = None
         fake.close()
 
     play(scene)

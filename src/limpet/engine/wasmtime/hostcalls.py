@@ -17,6 +17,7 @@ from limpet.wasi import abi
 from limpet.wasi.errnos import WasiError, errno_from_os
 
 if TYPE_CHECKING:
+    from _ctypes import CFuncPtr
     from collections.abc import Callable
 
     from limpet.engine.wasmtime.deadline import EpochAlarm
@@ -49,7 +50,7 @@ class Guest:
         self.ending = ending.with_traceback(None)
 
 
-def make_callback(name: str, function: Callable[..., int], guest: Guest) -> ctypes._CFuncPtr:
+def make_callback(name: str, function: Callable[..., int], guest: Guest) -> CFuncPtr:
     """A C function pointer that calls `function` for the guest. Keep it alive while it is used."""
     parameters = abi.PARAMETERS[name]
     unpack = Struct("<" + "".join(_SLOTS[code] for code in parameters)).unpack_from
@@ -81,7 +82,7 @@ def _translate(error: BaseException, guest: Guest, address: int) -> int:
     return 0
 
 
-def make_epoch_callback(guest: Guest, control: Control, alarm: EpochAlarm) -> ctypes._CFuncPtr:
+def make_epoch_callback(guest: Guest, control: Control, alarm: EpochAlarm) -> CFuncPtr:
     """A C function pointer for when the epoch moved while guest code ran. Keep it alive.
 
     `wasmtime_store_epoch_deadline_callback` of wasmtime/store.h: an error that is returned ends the

@@ -1,0 +1,102 @@
+"""Runs the measurements: `scripts/bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import cold_start, fixed_rate, help_time, memory, shares, throughput
+from benchmarks.lab import FULL, QUICK, ROOT, MissingToolError, describe_machine, fail, open_lab
+from benchmarks.report import Result, Target, render, write_into
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+MEASUREMENTS: dict[str, ModuleType] = {
+    "cold-start": cold_start,
+    "throughput": throughput,
+    "shares": shares,
+    "fixed-rate": fixed_rate,
+    "memory": memory,
+    "help": help_time,
+}
+_PAGE = ROOT / "docs" / "performance.md"
+
+
+def main() -> None:
+    """Measure, then write JSON and markdown."""
+    options = _parse_options()
+    if options.render:
+        document = json.loads(options.output.read_text("utf-8"))
+    else:
+        document = _measure(options.only or list(MEASUREMENTS), is_quick=options.quick)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        _note(f"results are in {options.output}")
+    text = _render(document)
+    print(text)
+    if options.report:
+        write_into(_PAGE, text)
+        _note(f"the figures of {_PAGE} are these now")
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure Limpet.")
+    parser.add_argument("--quick", action="store_true", help="rough figures in about a minute")
+    parser.add_argument(
+        "--only", action="append", choices=list(MEASUREMENTS), help="may be given several times"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "build" / "bench.json", help="where the JSON goes"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="write the tables into docs/performance.md"
+    )
+    parser.add_argument(
+        "--render", action="store_true", help="measure nothing, show what --output holds"
+    )
+    return parser.parse_args()
+
+
+def _measure(names: list[str], *, is_quick: bool) -> Result:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="limpet-bench-") as folder:
+        try:
+            lab = open_lab(Path(folder), QUICK if is_quick else FULL)
+        except MissingToolError as error:
+            fail(str(error))
+        document: Result = {
+            "kind": "quick" if is_quick else "full",
+            "machine": describe_machine(lab),
+            "results": {},
+        }
+        gc.disable()
+        for name in names:
+            _note(f"{name} ...")
+            document["results"][name] = MEASUREMENTS[name].measure(lab)
+            gc.collect()
+    document["seconds"] = round(time.monotonic() - started)
+    return document
+
+
+def _render(document: Result) -> str:
+    results = document["results"]
+    tables = [table for name in results for table in MEASUREMENTS[name].tables(results[name])]
+    targets: list[Target] = [
+        target for name in results for target in MEASUREMENTS[name].targets(results[name])
+    ]
+    return render(document["machine"], tables, targets, kind=document["kind"])
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

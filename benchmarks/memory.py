@@ -1,0 +1,198 @@
+"""What the platform occupies, and what each further app adds (proportional set size).
+
+A page that several processes share counts in parts, also with processes that are none of ours: run
+this while nothing else in Python runs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.client import time_first_byte
+from benchmarks.lab import HELLO
+from benchmarks.node import Node
+from benchmarks.peer import Peer
+from benchmarks.processes import read_memory, wait_until
+from benchmarks.report import Result, Table, Target, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from benchmarks.lab import Lab
+
+_SETTLE_SECONDS = 1.0
+_REQUESTS = 20
+_AT_ZERO = 10
+_PLATFORM_MIB, _APP_MIB = 30.0, 3.0
+_MIB = 1 << 20
+
+
+def measure(lab: Lab) -> Result:
+    """Return bytes."""
+    return {
+        "python": _measure_python(),
+        "peer": _measure_peers(lab),
+        "limpet": _measure_node(lab),
+        "at zero": _measure_at_zero(lab),
+    }
+
+
+def _measure_node(lab: Lab) -> dict[str, Any]:
+    """A node without apps, with one and with many, each with a module of its own that has served."""
+    with Node(lab.folder / "memory") as node:
+        wait_until(node.platform, "the zygote")
+        time.sleep(_SETTLE_SECONDS)
+        found: dict[str, Any] = {"0": _snapshot(node)}
+        for index in range(lab.bounds.idle_apps):
+            _start_app(node, index)
+            if index == 0:
+                time.sleep(_SETTLE_SECONDS)
+                found["1"] = _snapshot(node)
+        time.sleep(_SETTLE_SECONDS)
+        found["all"] = _snapshot(node)
+    return found
+
+
+def _start_app(node: Node, index: int, *, idle_timeout: str = "") -> None:
+    name = f"app-{index}"
+    port = node.deploy(name, module=_own_module(index), idle_timeout=idle_timeout)
+    if not idle_timeout:
+        node.wait_for(name, "Running", workers=1)
+    for _ in range(_REQUESTS):
+        time_first_byte(port)
+
+
+def _own_module(index: int) -> bytes:
+    """The hello example with a custom section that makes it a module of its own."""
+    text = b"\x05bench" + b"%06d" % index
+    return HELLO.read_bytes() + bytes([0, len(text)]) + text
+
+
+def _snapshot(node: Node) -> dict[str, Any]:
+    platform = {name: asdict(read_memory([pid])) for name, pid in node.platform().items()}
+    apps = node.others()
+    return {
+        "platform": platform,
+        "apps": asdict(read_memory(apps)),
+        "app processes": len(apps),
+        "total": asdict(read_memory(node.processes)),
+    }
+
+
+def _measure_at_zero(lab: Lab) -> dict[str, Any]:
+    """What apps that nobody has asked for lately leave behind."""
+    with Node(lab.folder / "zero") as node:
+        time.sleep(_SETTLE_SECONDS)
+        before, processes = read_memory(node.processes), len(node.processes)
+        for index in range(_AT_ZERO):
+            _start_app(node, index, idle_timeout="200ms")
+        for index in range(_AT_ZERO):
+            node.wait_for(f"app-{index}", "Idle", workers=0)
+        time.sleep(_SETTLE_SECONDS)
+        after = read_memory(node.processes)
+        return {
+            "apps": _AT_ZERO,
+            "further processes": len(node.processes) - processes,
+            "bytes per app": (after.pss_bytes - before.pss_bytes) / _AT_ZERO,
+        }
+
+
+def _measure_peers(lab: Lab) -> dict[str, Any]:
+    with ExitStack() as stack:
+        first = stack.enter_context(Peer(lab, "fresh instances"))
+        _warm([first])
+        one = read_memory(first.pids)
+        rest = [
+            stack.enter_context(Peer(lab, "fresh instances")) for _ in range(lab.bounds.peers - 1)
+        ]
+        peers = [first, *rest]
+        _warm(peers)
+        together = read_memory(pid for peer in peers for pid in peer.pids)
+    return {"count": len(peers), "one": asdict(one), "together": asdict(together)}
+
+
+def _warm(peers: Iterable[Peer]) -> None:
+    for peer in peers:
+        for _ in range(_REQUESTS):
+            time_first_byte(peer.port)
+
+
+def _measure_python() -> dict[str, Any]:
+    command = [sys.executable, "-c", "print('up', flush=True); import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None, "it is a pipe"
+        process.stdout.read(1)
+        return asdict(read_memory([process.pid]))
+
+
+def _platform_bytes(snapshot: dict[str, Any]) -> int:
+    return sum(memory["pss_bytes"] for memory in snapshot["platform"].values())
+
+
+def _per_further_app(node: dict[str, Any]) -> dict[str, float]:
+    """What the whole node grows by from the first app to the last, per app."""
+    more = node["all"]["app processes"] - node["1"]["app processes"]
+    return {
+        kind: (node["all"]["total"][kind] - node["1"]["total"][kind]) / more
+        for kind in ("pss_bytes", "uss_bytes")
+    }
+
+
+def tables(result: Result) -> list[Table]:
+    """Return the report's tables."""
+    node, peer = result["limpet"], result["peer"]
+    rows = [
+        _row(f"Limpet, no app: `{name}`", memory) for name, memory in node["0"]["platform"].items()
+    ]
+    count = node["all"]["app processes"]
+    further_peers = {
+        kind: (peer["together"][kind] - peer["one"][kind]) / (peer["count"] - 1)
+        for kind in ("pss_bytes", "uss_bytes")
+    }
+    rows += [
+        _row("Limpet, no app: the whole node", node["0"]["total"]),
+        _row("Limpet: the whole node with its first app", node["1"]["total"]),
+        _row(f"Limpet: the whole node with {count} idle apps", node["all"]["total"]),
+        _row("Limpet: each further app", _per_further_app(node)),
+        _row("`wasmtime serve`: one process, one app", peer["one"]),
+        _row(f"`wasmtime serve`: {peer['count']} processes", peer["together"]),
+        _row("`wasmtime serve`: each further process", further_peers),
+        _row("a Python interpreter that waits", result["python"]),
+        (f"Limpet: each of {result['at zero']['apps']} apps scaled to zero", _zero(result), ""),
+    ]
+    return [Table("Memory, MiB", ("", "PSS", "USS"), rows)]
+
+
+def _zero(result: Result) -> str:
+    return f"{number(result['at zero']['bytes per app'] / _MIB)}"
+
+
+def _row(label: str, memory: dict[str, Any]) -> tuple[str, ...]:
+    return (label, number(memory["pss_bytes"] / _MIB), number(memory["uss_bytes"] / _MIB))
+
+
+def targets(result: Result) -> list[Target]:
+    """Return the promises that this measurement is about."""
+    platform = _platform_bytes(result["limpet"]["0"]) / _MIB
+    further = _per_further_app(result["limpet"])["pss_bytes"] / _MIB
+    processes = result["at zero"]["further processes"]
+    return [
+        Target(
+            "launcher, agent and zygote, no app",
+            f"<= {_PLATFORM_MIB:.0f} MiB",
+            f"{number(platform)} MiB",
+            platform <= _PLATFORM_MIB,
+        ),
+        Target(
+            "each further idle app",
+            f"<= {_APP_MIB:.0f} MiB",
+            f"{number(further)} MiB",
+            further <= _APP_MIB,
+        ),
+        Target("processes of apps scaled to zero", "0", str(processes), processes == 0),
+    ]
