@@ -28,8 +28,8 @@ class Bounds:
     """Rounds of load on every server in turn; the median round counts."""
     load_seconds: float = 4.0
     """Each load's length."""
-    paced_seconds: float = 10.0
-    """Length of the load at a fixed rate."""
+    paced_seconds: float = 5.0
+    """Each load's length when its rate is fixed."""
     idle_apps: int = 50
     """Apps in the memory measurement."""
     peers: int = 10
@@ -93,7 +93,7 @@ def open_lab(folder: Path, bounds: Bounds) -> Lab:
 
 
 def node_environment() -> dict[str, str]:
-    """The environment of Limpet's processes: byte code is cached, as it is in an installed package."""
+    """The environment of Limpet's processes: byte code is cached, as an installer caches it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LIMPET_")}
     return {**kept, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""}
 
@@ -141,11 +141,19 @@ def describe_machine(lab: Lab) -> dict[str, str]:
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}{_build()}",
         "engine": f"wasmtime {version('wasmtime')}",
         "peer": " ".join(peer.stdout.split()[:2]),
         "load before": " ".join(load),
     }
+
+
+def _build() -> str:
+    """How the interpreter was compiled: distributions' builds are faster than plain ones."""
+    import sysconfig
+
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return "" if "--enable-optimizations" in arguments else " (built without optimisation)"
 
 
 def _processor() -> str:

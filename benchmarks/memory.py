@@ -17,7 +17,7 @@ from benchmarks.client import time_first_byte
 from benchmarks.lab import HELLO
 from benchmarks.node import Node
 from benchmarks.peer import Peer
-from benchmarks.processes import read_memory, wait_until
+from benchmarks.processes import read_memory
 from benchmarks.report import Result, Table, Target, number
 
 if TYPE_CHECKING:
@@ -43,9 +43,8 @@ def measure(lab: Lab) -> Result:
 
 
 def _measure_node(lab: Lab) -> dict[str, Any]:
-    """A node without apps, with one and with many, each with a module of its own that has served."""
+    """A node without apps, with one and with many: each has its own module and has served."""
     with Node(lab.folder / "memory") as node:
-        wait_until(node.platform, "the zygote")
         time.sleep(_SETTLE_SECONDS)
         found: dict[str, Any] = {"0": _snapshot(node)}
         for index in range(lab.bounds.idle_apps):
@@ -61,7 +60,9 @@ def _measure_node(lab: Lab) -> dict[str, Any]:
 def _start_app(node: Node, index: int, *, idle_timeout: str = "") -> None:
     name = f"app-{index}"
     port = node.deploy(name, module=_own_module(index), idle_timeout=idle_timeout)
-    if not idle_timeout:
+    if idle_timeout:
+        node.wait_for(name, "Idle", workers=0)
+    else:
         node.wait_for(name, "Running", workers=1)
     for _ in range(_REQUESTS):
         time_first_byte(port)
@@ -74,8 +75,8 @@ def _own_module(index: int) -> bytes:
 
 
 def _snapshot(node: Node) -> dict[str, Any]:
-    platform = {name: asdict(read_memory([pid])) for name, pid in node.platform().items()}
-    apps = node.others()
+    platform = {name: asdict(read_memory(pids)) for name, pids in node.platform().items()}
+    apps = node.apps()
     return {
         "platform": platform,
         "apps": asdict(read_memory(apps)),
@@ -126,7 +127,7 @@ def _measure_python() -> dict[str, Any]:
     command = [sys.executable, "-c", "print('up', flush=True); import sys; sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None, "it is a pipe"
-        process.stdout.read(1)
+        process.stdout.readline()
         return asdict(read_memory([process.pid]))
 
 
@@ -183,7 +184,7 @@ def targets(result: Result) -> list[Target]:
     processes = result["at zero"]["further processes"]
     return [
         Target(
-            "launcher, agent and zygote, no app",
+            "everything but the apps (launcher, agent, zygote, spare), no app",
             f"<= {_PLATFORM_MIB:.0f} MiB",
             f"{number(platform)} MiB",
             platform <= _PLATFORM_MIB,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _PLATFORM = ("limpet", "limpet-agent", "limpet-zygote")
+_APP_PREFIX = "app:"
 
 
 class Node:
@@ -107,16 +108,19 @@ class Node:
         """Launcher, agent, zygote and all apps."""
         return [self._process.pid, *descendants(self._process.pid)]
 
-    def platform(self) -> dict[str, int]:
-        """The numbers of launcher, agent and zygote."""
-        found = {name_of(pid): pid for pid in self.processes if name_of(pid) in _PLATFORM}
-        assert len(found) == len(_PLATFORM), f"the node's processes are {found}"
-        return found
+    def apps(self) -> list[int]:
+        """The processes that run apps."""
+        return [pid for pid in self.processes if name_of(pid).startswith(_APP_PREFIX)]
 
-    def others(self) -> list[int]:
-        """Everything but launcher, agent and zygote: apps, and what waits to become one."""
-        platform = set(self.platform().values())
-        return [pid for pid in self.processes if pid not in platform]
+    def platform(self) -> dict[str, list[int]]:
+        """All other processes by name: launcher, agent, zygote, and what waits for work."""
+        found: dict[str, list[int]] = {name: [] for name in _PLATFORM}
+        for pid in self.processes:
+            name = name_of(pid)
+            if not name.startswith(_APP_PREFIX):
+                found.setdefault(name, []).append(pid)
+        assert all(found[name] for name in _PLATFORM), f"the node's processes are {found}"
+        return found
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -1,8 +1,8 @@
 """A program: requests at a fixed rate, each timed from when it was due (open loop).
 
-`python -m benchmarks.pacer PORT RATE SECONDS CONNECTIONS` prints one JSON object. A request that finds
-no free connection waits and its waiting counts: a server that stalls can't slow the clock down. The
-loop never sleeps, so it needs a core of its own.
+`python -m benchmarks.pacer PORT RATE SECONDS CONNECTIONS` prints one JSON object. A request that
+finds no free connection waits and its waiting counts: a server that stalls can't slow the clock
+down. The loop never sleeps, so it needs a core of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(port: int, rate: float, seconds: float, connections: int) -> dict[str, f
     for _ in range(connections):
         client = socket.create_connection(("127.0.0.1", port), _PATIENCE_SECONDS)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.setblocking(False)
+        client.settimeout(0)
         clients[client.fileno()] = client
         epoll.register(client.fileno(), select.EPOLLIN)
     free = deque(clients)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
     from typing import Self
 
 _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")

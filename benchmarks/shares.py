@@ -1,7 +1,7 @@
 """Where a request's processor time goes: in HTTP, in crossing to the guest, in the guest.
 
-The request path is served stage by stage (see `benchmarks.stages`); what a stage costs above the one
-before it is the stage's share.
+The request path is served stage by stage (see `benchmarks.stages`); what a stage costs above the
+one before it is the stage's share.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from running_node import Load, RunningNode
+from running_node import Load, RunningNode, wait_for
 from workloads import http_app
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Failing workers come back soon enough to be waited for, and logs are small enough to overflow.
 _SHARED_SETTINGS = {
     "LIMPET_NODE_BACKOFF_SECONDS": "0.4",
+    "LIMPET_NODE_RESYNC_SECONDS": "1",
     "LIMPET_LOGS_FILE_BYTES": str(256 << 10),
 }
 
@@ -34,7 +35,7 @@ def node(shared_node: RunningNode) -> Iterator[RunningNode]:
     yield shared_node
     assert roles == [shared_node.pid(role) for role in ("launcher", "agent", "zygote")]
     shared_node.delete_everything()
-    assert sorted(shared_node.pids()) == sorted(roles)
+    wait_for(lambda: not shared_node.busy_pids(), "the end of all processes of apps")
 
 
 @pytest.fixture

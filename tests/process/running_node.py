@@ -184,7 +184,10 @@ class RunningNode:
     # Processes
 
     def pids(self, role: str | None = None) -> list[int]:
-        """Return the node's live processes; `role` is launcher, agent, zygote or an app's name."""
+        """Return the node's live processes; `role` is launcher, agent, zygote or an app's name.
+
+        Beside those there may be a spare, which waits to become an app's worker.
+        """
         wanted = None if role is None else _ROLES.get(role, f"app:{role}"[:15])
         found = []
         for entry in Path("/proc").iterdir():
@@ -193,6 +196,11 @@ class RunningNode:
                     if f"{_MARK}={self.mark}".encode() in (entry / "environ").read_bytes():
                         found.append(int(entry.name))
         return [p for p in found if is_alive(p) and wanted in (None, name_of(p))]
+
+    def busy_pids(self) -> list[int]:
+        """Return the processes that do something for an app."""
+        resting = {*_ROLES.values(), "limpet-spare"}
+        return [pid for pid in self.pids() if name_of(pid) not in resting]
 
     def pid(self, role: str) -> int:
         (found,) = self.pids(role)

@@ -7,7 +7,6 @@ Every app is scaled to zero first, so that its first request is a real cold star
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from limpet.bench.requests import Answer, RequestFailedError, Session
 from limpet.errors import TemporaryError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from limpet.api.client import AppStatus, Client
 
 _WARM_SECONDS = 1.5

@@ -56,14 +56,13 @@ from limpet.store.database import Completion, Database, StoredObject, encode_bod
 from limpet.store.files import make_directory
 from limpet.store.logs import AppLog
 from limpet.store.modules import ModuleStore
-from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
 from limpet.worker.channel import Channel
+from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
 from limpet.worker.process import set_process_name
 from limpet.worker.supervisor import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
     from pathlib import Path
 
     from limpet.node.launcher import Inheritance
@@ -242,14 +241,15 @@ class Agent:
         changes: list[tuple[StoredObject, Resource]] = []
         results: list[dict[str, object]] = []
         seen: set[ObjectKey] = set()
-        for document, digest in requested:
+        for document, uploaded in requested:
             resource = parse_object(document)
             key = (resource.kind, resource.namespace, resource.name)
             if key in seen:
                 raise ConflictError(f"{_show(key)} is given twice; keep one of them")
             seen.add(key)
+            digest = None
             if isinstance(resource, App):
-                digest = self._check_app(resource, digest, seen, dry_run=dry_run)
+                digest = self._check_app(resource, uploaded, seen, dry_run=dry_run)
             old = self.objects.get(key)
             body = encode_body(document)
             is_new = old is None or old.body != body or (digest or old.digest) != old.digest
@@ -472,6 +472,8 @@ class Agent:
             await self._prepare_once(runtime)
         except PlanError as error:
             self._set_problem(runtime, error.reason, str(error), is_final=error.is_final)
+            if not error.is_final:  # a port gets free, an address appears: nobody tells, so look
+                self._prepare_later(runtime.key, self.settings.node.resync_seconds)
         except (RetryableError, LimpetError, OSError) as error:
             self._retry_preparing(runtime, error)
         self._on_change(runtime.key)
@@ -527,17 +529,25 @@ class Agent:
 
     def _retry_preparing(self, runtime: AppRuntime, error: Exception) -> None:
         failures = self._prepare_failures.get(runtime.key, 0) + 1
-        self._prepare_failures[runtime.key] = failures
         pause = decide_backoff(failures + 1, first_seconds=self.settings.node.backoff_seconds)
         reason = error.reason if isinstance(error, LimpetError) else "PrepareFailed"
         self._set_problem(
             runtime, reason, f"{error}; trying again in {pause:.0f} s", is_final=False
         )
-        asyncio.get_running_loop().call_later(pause, self._prepare_again, runtime.key, failures)
+        self._prepare_later(runtime.key, pause)
+
+    def _prepare_later(self, key: AppKey, pause: float) -> None:
+        failures = self._prepare_failures.get(key, 0) + 1
+        self._prepare_failures[key] = failures
+        asyncio.get_running_loop().call_later(pause, self._prepare_again, key, failures)
 
     def _prepare_again(self, key: AppKey, failures: int) -> None:
         runtime = self.apps.get(key)
-        if runtime is not None and self._prepare_failures.get(key) == failures:
+        if (
+            runtime is not None
+            and runtime.want is Want.RUNNING
+            and self._prepare_failures.get(key) == failures
+        ):
             self._prepare(runtime)
 
     # Events

@@ -18,6 +18,7 @@ from limpet.manifest.model import RestartPolicy, Trigger
 from limpet.node.probes import Prober
 from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
 from limpet.node.streams import LogStream
+from limpet.store.database import Completion
 from limpet.telemetry.histogram import Histogram
 from limpet.worker.config import WorkerConfig, write_config
 from limpet.worker.messages import (
@@ -30,7 +31,6 @@ from limpet.worker.messages import (
     Stats,
     StatsRequest,
 )
-from limpet.store.database import Completion
 from limpet.worker.supervisor import ExitInfo
 
 if TYPE_CHECKING:

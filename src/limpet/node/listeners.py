@@ -55,12 +55,15 @@ class Listeners:
         return found
 
     def close_unused(self, wanted: Iterable[Listener]) -> None:
-        """Close what none of these listeners names."""
-        names = {listener.name for listener in wanted}
-        for name in [name for name in self._open if name not in names]:
+        """Close what none of these listeners names; what only its former owner's rivals do is theirs."""
+        origins: dict[str, set[str]] = {}
+        for listener in wanted:
+            origins.setdefault(listener.name, set()).add(listener.origin)
+        for name in [name for name in self._open if name not in origins]:
             self._drop(name)
             self._open.pop(name).close()
-            self._origins.pop(name, None)
+        for name in [n for n, origin in self._origins.items() if origin not in origins.get(n, ())]:
+            del self._origins[name]
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -133,6 +133,7 @@ def _decide_rollout(
     # Surplus slots and exclusive volumes don't wait; else an old worker goes as a new one gets ready.
     goes_now = [w for w in outdated if w.slot >= view.slots or view.replaces_before_start]
     stays = [w for w in outdated if w not in goes_now]
+    stays.sort(key=lambda worker: worker.state is WorkerState.READY)  # what serves goes last
     goes_now += stays[: max(0, len(stays) - (view.slots - ready))]
     actions += [Drain(worker.id) for worker in goes_now]
     return actions

@@ -123,7 +123,7 @@ def _redirect_handler() -> type:
     class HttpsOnlyRedirects(urllib.request.HTTPRedirectHandler):
         """Follows redirects to https only: nothing may take the download off TLS."""
 
-        def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+        def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             if not newurl.startswith("https://"):
                 raise urllib.error.HTTPError(newurl, code, "redirect away from https", headers, fp)
             return super().redirect_request(req, fp, code, msg, headers, newurl)

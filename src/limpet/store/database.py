@@ -172,9 +172,12 @@ class Database:
         key = (kind, namespace, name)
         try:
             with self._open_connection as connection:
-                where = "WHERE kind = ? AND namespace = ? AND name = ?"
-                connection.execute(f"DELETE FROM objects {where}", key)
-                connection.execute(f"DELETE FROM completions {where}", key)
+                connection.execute(
+                    "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", key
+                )
+                connection.execute(
+                    "DELETE FROM completions WHERE kind = ? AND namespace = ? AND name = ?", key
+                )
         except apsw.Error as error:
             raise _write_error(self._path, error) from error
 

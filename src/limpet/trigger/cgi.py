@@ -116,13 +116,12 @@ class EnvironmentBuilder:
                 name = self._learn_name(raw)
             if name is None:
                 continue
-            if not value.isascii():
-                value = _as_utf8(value)
+            text = value if value.isascii() else _as_utf8(value)
             if name in fields:
                 separator = b"; " if name == b"HTTP_COOKIE=" else b", "
-                fields[name] = fields[name] + separator + value
+                fields[name] = fields[name] + separator + text
             else:
-                fields[name] = value
+                fields[name] = text
         return fields
 
     def _learn_name(self, raw: bytes) -> bytes | None:

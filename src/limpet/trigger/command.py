@@ -57,7 +57,7 @@ class CommandTrigger:
     def _main(self) -> None:
         try:
             self._outcome = self._program.run(self._invocation)
-        except BaseException as error:  # noqa: BLE001 - raised again on the loop's thread
+        except BaseException as error:
             self._outcome = error
         os.eventfd_write(self._wake, 1)
 

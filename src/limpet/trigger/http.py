@@ -318,7 +318,7 @@ class _GuestThread:
             exchange, seconds = self._work.get()
             try:
                 result: Response | BaseException = self._run(exchange, seconds)
-            except BaseException as error:  # noqa: BLE001 - raised again on the loop's thread
+            except BaseException as error:
                 result = error
             self._done.append((exchange, result))
             os.eventfd_write(self._wake, 1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
-_NOTHING = memoryview(b"")
+_NOTHING = memoryview(bytearray())
 
 
 class GuestMemory:

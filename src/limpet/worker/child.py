@@ -17,7 +17,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from limpet.engine.protocol import Limits, Outcome, OutcomeKind, Preopen
+from limpet.engine.protocol import Limits, ModuleError, Outcome, OutcomeKind, Preopen
 from limpet.errors import LimpetError
 from limpet.trigger.command import CommandTrigger
 from limpet.trigger.http import HttpTrigger, rehearse_request
@@ -69,7 +69,7 @@ def run_child(
             code = _run_app(channel, engine, warm_up)
         else:
             code = _run_task(spawn.role, channel, descriptors[1], descriptors[2:], engine)
-    except BaseException:  # noqa: BLE001 - the process ends here whatever it was
+    except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
     finally:
@@ -108,6 +108,9 @@ def _compile(
         while view:
             view = view[os.write(artifact_file, view) :]
         os.fsync(artifact_file)
+    except ModuleError as error:
+        channel.send(Failed("InvalidModule", str(error), False))
+        return 1
     except LimpetError as error:
         channel.send(Failed(error.reason, str(error), error.is_retryable))
         return 1

@@ -164,7 +164,7 @@ def test_upload(peer, client):
 
 
 def test_upload_of_a_shrinking_file(peer, client):
-    peer.answers = [lambda connection: connection.recv(65536)]
+    peer.answers = [lambda connection: [*iter(lambda: connection.recv(65536), b"")]]
     with pytest.raises(InvalidInputError, match="shrank"):
         client.upload_module("sha256:ab", io.BytesIO(b"xx"), size_bytes=5)
 
