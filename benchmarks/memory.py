@@ -1,7 +1,7 @@
 """What the platform occupies, and what each further app adds (proportional set size).
 
-A page that several processes share counts in parts, also with processes that are none of ours: run
-this while nothing else in Python runs.
+A page that several processes share counts in parts, also with processes that are none of ours. So run
+this while nothing else in Python runs; the anonymous part, no file's pages, can't be disturbed so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.client import time_first_byte
 from benchmarks.lab import HELLO
 from benchmarks.node import Node
 from benchmarks.peer import Peer
-from benchmarks.processes import read_memory
+from benchmarks.processes import read_memory, wait_until
 from benchmarks.report import Result, Table, Target, number
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 1.0
 _REQUESTS = 20
 _AT_ZERO = 10
+_SPARE = "limpet-spare"
 _PLATFORM_MIB, _APP_MIB = 30.0, 3.0
 _MIB = 1 << 20
+_KINDS = ("pss_bytes", "anonymous_bytes")
 
 
 def measure(lab: Lab) -> Result:
@@ -86,21 +88,28 @@ def _snapshot(node: Node) -> dict[str, Any]:
 
 
 def _measure_at_zero(lab: Lab) -> dict[str, Any]:
-    """What apps that nobody has asked for lately leave behind."""
+    """What apps that nobody has asked for lately leave behind, beside the first of them."""
     with Node(lab.folder / "zero") as node:
-        time.sleep(_SETTLE_SECONDS)
-        before, processes = read_memory(node.processes), len(node.processes)
-        for index in range(_AT_ZERO):
-            _start_app(node, index, idle_timeout="200ms")
-        for index in range(_AT_ZERO):
-            node.wait_for(f"app-{index}", "Idle", workers=0)
-        time.sleep(_SETTLE_SECONDS)
+        _rest(node, range(1))
+        before = read_memory(node.processes)
+        _rest(node, range(1, 1 + _AT_ZERO))
         after = read_memory(node.processes)
         return {
             "apps": _AT_ZERO,
-            "further processes": len(node.processes) - processes,
-            "bytes per app": (after.pss_bytes - before.pss_bytes) / _AT_ZERO,
+            "processes": len(node.apps()),
+            "spare": asdict(read_memory(node.platform()[_SPARE])),
+            "bytes per app": (after.anonymous_bytes - before.anonymous_bytes) / _AT_ZERO,
         }
+
+
+def _rest(node: Node, numbers: range) -> None:
+    """Start apps, let them serve, and wait until they are gone and a spare worker is there."""
+    for index in numbers:
+        _start_app(node, index, idle_timeout="200ms")
+    for index in numbers:
+        node.wait_for(f"app-{index}", "Idle", workers=0)
+    wait_until(lambda: _SPARE in node.platform(), "a spare worker")
+    time.sleep(_SETTLE_SECONDS)
 
 
 def _measure_peers(lab: Lab) -> dict[str, Any]:
@@ -138,10 +147,7 @@ def _platform_bytes(snapshot: dict[str, Any]) -> int:
 def _per_further_app(node: dict[str, Any]) -> dict[str, float]:
     """What the whole node grows by from the first app to the last, per app."""
     more = node["all"]["app processes"] - node["1"]["app processes"]
-    return {
-        kind: (node["all"]["total"][kind] - node["1"]["total"][kind]) / more
-        for kind in ("pss_bytes", "uss_bytes")
-    }
+    return {kind: (node["all"]["total"][kind] - node["1"]["total"][kind]) / more for kind in _KINDS}
 
 
 def tables(result: Result) -> list[Table]:
@@ -151,10 +157,11 @@ def tables(result: Result) -> list[Table]:
         _row(f"Limpet, no app: `{name}`", memory) for name, memory in node["0"]["platform"].items()
     ]
     count = node["all"]["app processes"]
-    further_peers = {
-        kind: (peer["together"][kind] - peer["one"][kind]) / (peer["count"] - 1)
-        for kind in ("pss_bytes", "uss_bytes")
+    more_peers = peer["count"] - 1
+    further_peer = {
+        kind: (peer["together"][kind] - peer["one"][kind]) / more_peers for kind in _KINDS
     }
+    zero = result["at zero"]
     rows += [
         _row("Limpet, no app: the whole node", node["0"]["total"]),
         _row("Limpet: the whole node with its first app", node["1"]["total"]),
@@ -162,29 +169,30 @@ def tables(result: Result) -> list[Table]:
         _row("Limpet: each further app", _per_further_app(node)),
         _row("`wasmtime serve`: one process, one app", peer["one"]),
         _row(f"`wasmtime serve`: {peer['count']} processes", peer["together"]),
-        _row("`wasmtime serve`: each further process", further_peers),
+        _row("`wasmtime serve`: each further process", further_peer),
         _row("a Python interpreter that waits", result["python"]),
-        (f"Limpet: each of {result['at zero']['apps']} apps scaled to zero", _zero(result), ""),
+        (
+            f"Limpet: what each of {zero['apps']} apps scaled to zero leaves in the agent",
+            "",
+            number(zero["bytes per app"] / _MIB),
+        ),
+        _row("Limpet: the spare worker, there while an app is scaled to zero", zero["spare"]),
     ]
-    return [Table("Memory, MiB", ("", "PSS", "USS"), rows)]
-
-
-def _zero(result: Result) -> str:
-    return f"{number(result['at zero']['bytes per app'] / _MIB)}"
+    return [Table("Memory, MiB", ("", "PSS", "of it anonymous"), rows)]
 
 
 def _row(label: str, memory: dict[str, Any]) -> tuple[str, ...]:
-    return (label, number(memory["pss_bytes"] / _MIB), number(memory["uss_bytes"] / _MIB))
+    return (label, *(number(memory[kind] / _MIB) for kind in _KINDS))
 
 
 def targets(result: Result) -> list[Target]:
     """Return the promises that this measurement is about."""
     platform = _platform_bytes(result["limpet"]["0"]) / _MIB
     further = _per_further_app(result["limpet"])["pss_bytes"] / _MIB
-    processes = result["at zero"]["further processes"]
+    processes = result["at zero"]["processes"]
     return [
         Target(
-            "everything but the apps (launcher, agent, zygote, spare), no app",
+            "launcher, agent and zygote together, no app",
             f"<= {_PLATFORM_MIB:.0f} MiB",
             f"{number(platform)} MiB",
             platform <= _PLATFORM_MIB,

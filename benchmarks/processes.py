@@ -73,21 +73,23 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Proportional and unique set size."""
+    """Proportional set size, the part of it that is no file's, and unique set size."""
 
     pss_bytes: int
+    anonymous_bytes: int
     uss_bytes: int
 
 
 def read_memory(pids: Iterable[int]) -> Memory:
     """Add up what these processes occupy."""
-    pss = uss = 0
+    pss = anonymous = uss = 0
     for pid in pids:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
         sizes = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
         pss += sizes["Pss"] << 10
+        anonymous += sizes["Pss_Anon"] << 10
         uss += sizes["Private_Clean"] + sizes["Private_Dirty"] << 10
-    return Memory(pss, uss)
+    return Memory(pss, anonymous, uss)
 
 
 def read_cpu_seconds(pids: Iterable[int]) -> float:

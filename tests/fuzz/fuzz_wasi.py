@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -104,41 +105,92 @@ def make_root(root: Path) -> None:
     """Two directories that guests get, and beside them what they must not reach."""
     (root / "canary").write_text("alive")
     for name in ("work", "fixed"):
-        directory = root / name
-        (directory / "d").mkdir(parents=True)
-        (directory / "a").write_text("content")
-        (directory / "d" / "x").write_text("x")
-        os.mkfifo(directory / "fifo")
-        for link, target in {
-            "l": "a", "ld": "d", "out": "../canary", "up": "..", "loop": "loop",
-        }.items():  # fmt: skip
-            (directory / link).symlink_to(target)
+        make_work(root / name)
+
+
+def make_work(directory: Path) -> None:
+    (directory / "d").mkdir(parents=True)
+    (directory / "a").write_text("content")
+    (directory / "d" / "x").write_text("x")
+    os.mkfifo(directory / "fifo")
+    for link, target in {
+        "l": "a", "ld": "d", "out": "../canary", "up": "..", "loop": "loop",
+    }.items():  # fmt: skip
+        (directory / link).symlink_to(target)
+
+
+# What each argument stands for: f descriptor, o result's place, b buffer and length, p path and
+# length, v vectors and count, s subscriptions, n number, d r O F what CHOICES has, and digits small
+# flags or enumerations up to there.
+ROLES = {
+    "args_get": "oo", "args_sizes_get": "oo", "clock_res_get": "5o", "clock_time_get": "5no",
+    "environ_get": "oo", "environ_sizes_get": "oo", "fd_advise": "fnn7", "fd_allocate": "fnn",
+    "fd_close": "f", "fd_datasync": "f", "fd_fdstat_get": "fo", "fd_fdstat_set_flags": "f6",
+    "fd_fdstat_set_rights": "fnn", "fd_filestat_get": "fo", "fd_filestat_set_size": "fn",
+    "fd_filestat_set_times": "fnn9", "fd_pread": "fvno", "fd_prestat_dir_name": "fb",
+    "fd_prestat_get": "fo", "fd_pwrite": "fvno", "fd_read": "fvo", "fd_readdir": "fbno",
+    "fd_renumber": "ff", "fd_seek": "fn4o", "fd_sync": "f", "fd_tell": "fo", "fd_write": "fvo",
+    "path_create_directory": "dp", "path_filestat_get": "d2po",
+    "path_filestat_set_times": "d2pnn9", "path_link": "d2pdp", "path_open": "d2pOrrFo",
+    "path_readlink": "dpbo", "path_remove_directory": "dp", "path_rename": "dpdp",
+    "path_symlink": "pdp", "path_unlink_file": "dp", "poll_oneoff": "so9o", "proc_exit": "n",
+    "proc_raise": "n", "random_get": "b", "sched_yield": "", "sock_accept": "f6o",
+    "sock_recv": "fv4oo", "sock_send": "fvno", "sock_shutdown": "f5",
+}  # fmt: skip
+CHOICES = {
+    "d": (3, 3, 3, 4, 5, 6),
+    "f": (0, 1, 2, 3, 4, 5, 5, 5, 6, 6, 7, 8, 9),
+    "r": (0, abi.RIGHTS_FD_READ, abi.RIGHTS_FD_WRITE, 66, 66, 66, abi.RIGHTS_ALL),
+    "O": (0, 0, 1, 1, 2, 4, 8, 9),
+    "F": (0, 0, 0, 1, 4, 5, 2),
+}
+# Calls that end what others need are made more rarely, the one that makes it more often.
+WEIGHTS = {"fd_close": 0.1, "fd_renumber": 0.1, "path_open": 8, "fd_read": 3, "fd_write": 3}
 
 
 def choose_arguments(rng: random.Random, name: str, guest: Guest) -> list[int]:
-    """Numbers for one call; names of paths are planted in the memory for it."""
-    arguments = [
-        rng.choice(NUMBERS) if code == "i" else _wide(rng, code) for code in abi.PARAMETERS[name]
-    ]
-    if arguments and not name.startswith(("args", "env", "clock", "random", "poll", "proc")):
-        arguments[0] = rng.choice((0, 1, 2, 3, 3, 3, 4, 4, 5, 6, 7, 8, 1023, 0xFFFFFFFF))
-    if rng.random() < 0.9:
-        for index in range(len(arguments) - 1):
-            if name.startswith("path") and index and rng.random() < 0.5:
-                path = rng.choice(PATHS)
-                at = 8192 + 8192 * index
-                guest.bytes[guest.start + at : guest.start + at + len(path)] = path
-                arguments[index : index + 2] = [at, len(path)]
-    if name == "poll_oneoff" and rng.random() < 0.8:
-        arguments = [4096, 8192, rng.choice((0, 1, 2, 5, 20)), 16384]
-    elif rng.random() < 0.6 and abi.PARAMETERS[name].endswith("i"):
-        arguments[-1] = 8 * rng.randrange(4096)
+    """Arguments of which each one makes sense, or is hostile with a chance of one in eight."""
+    arguments: list[int] = []
+    for role in ROLES[name]:
+        code = abi.PARAMETERS[name][len(arguments)]
+        if rng.random() < 0.125:
+            pair = role in "bpv"
+            arguments += [_hostile(rng, code), *([rng.choice(NUMBERS)] if pair else [])]
+        else:
+            arguments += _sensible(rng, role, code, guest)
+    assert len(arguments) == len(abi.PARAMETERS[name])
     return arguments
 
 
-def _wide(rng: random.Random, code: str) -> int:
-    value = rng.choice(WIDE)
+def _hostile(rng: random.Random, code: str) -> int:
+    value = rng.choice(NUMBERS if code == "i" else WIDE)
     return value - (1 << 64) if code == "s" and value >= 1 << 63 else value
+
+
+def _sensible(rng: random.Random, role: str, code: str, guest: Guest) -> list[int]:
+    place = 8192 + 8 * rng.randrange(2048)
+    if role == "o":
+        return [place]
+    if role == "s":
+        return [4096 + 48 * rng.randrange(60)]
+    if role == "b":
+        return [place, rng.choice((0, 1, 23, 24, 25, 100, 1000, 100_000))]
+    if role == "n":
+        return [_hostile(rng, code) if rng.random() < 0.3 else rng.choice((0, 1, 2, 3, 10, 126))]
+    if role in CHOICES:
+        return [rng.choice(CHOICES[role])]
+    if role == "p":
+        path = rng.choice(PATHS)
+        at = 32768 + 8192 * rng.randrange(8)
+        guest.bytes[guest.start + at : guest.start + at + len(path)] = path
+        return [at, len(path)]
+    if role == "v":
+        vectors = 4 * rng.randrange(16)
+        for at in range(rng.randrange(4)):
+            length = rng.choice((0, 0, 1, 5, 100, 5000))
+            pack_into("<II", guest.bytes, guest.start + vectors + 8 * at, place, length)
+        return [vectors, rng.randrange(5)]
+    return [rng.randrange(int(role))]
 
 
 def fuzz(*, seed: int, seconds: float, runs: int | None = None) -> int:
@@ -153,6 +205,9 @@ def fuzz(*, seed: int, seconds: float, runs: int | None = None) -> int:
         for done in count():
             if time.monotonic() >= end or done == runs:
                 return calls
+            if done % 20 == 0:
+                shutil.rmtree(root / "work")
+                make_work(root / "work")
             _one_run(rng, root, f"seed {seed}, run {done}")
             calls += RUN_CALLS
             assert (root / "canary").read_text() == "alive", "a file outside was changed"
@@ -164,10 +219,9 @@ def fuzz(*, seed: int, seconds: float, runs: int | None = None) -> int:
 
 def _one_run(rng: random.Random, root: Path, label: str) -> None:
     guest = Guest(root, rng)
-    names = list(FUNCTIONS)
+    names = rng.choices(list(FUNCTIONS), [WEIGHTS.get(name, 1) for name in FUNCTIONS], k=RUN_CALLS)
     try:
-        for number in range(RUN_CALLS):
-            name = rng.choice(names)
+        for number, name in enumerate(names):
             if number % 20 == 0:
                 guest.fill(rng)
             arguments = choose_arguments(rng, name, guest)

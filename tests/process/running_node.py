@@ -40,9 +40,7 @@ _APP_KINDS = ("Deployment", "Pod", "Job")
 Json = dict[str, Any]
 
 
-def wait_for(
-    condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS
-) -> Any:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Return the condition's first true value."""
     deadline = time.monotonic() + seconds
     while True:

@@ -62,7 +62,7 @@ def test_a_module_that_cannot_run(
     status = node.wait_reason("wrong", "InvalidModule")
     assert (status["phase"], status["is_final"]) == ("Pending", True)
     assert all(word in status["message"] for word in words), status["message"]
-    (event,) = node.events("wrong", "InvalidModule")
+    event = node.events("wrong", "InvalidModule")[-1]
     assert event["message"] == status["message"]
     assert not [path for path in (node.data / "artifacts").iterdir() if path.suffix == ".part"]
 
@@ -96,7 +96,7 @@ def test_the_port_of_another_app(node: RunningNode, neighbour: Load) -> None:
 
 def test_the_port_of_another_program(node: RunningNode, neighbour: Load) -> None:
     with socket.create_server(("127.0.0.1", 0)) as program:
-        address = "127.0.0.1:{}".format(program.getsockname()[1])
+        address = f"127.0.0.1:{program.getsockname()[1]}"
         node.apply(http_app("late", "echo", annotations={"listen": address}))
         status = node.wait_reason("late", "PortInUse")
         assert address in status["message"]

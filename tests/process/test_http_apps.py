@@ -61,9 +61,7 @@ def test_the_environment_is_cgi(node: RunningNode) -> None:
         "Authorization": "Basic c2VjcmV0",
         "Proxy": "http://evil",
     }
-    answer = ask(
-        port, "/app/a%20b/c?q=1&r=%20", method="POST", body=b"the body", headers=headers
-    )
+    answer = ask(port, "/app/a%20b/c?q=1&r=%20", method="POST", body=b"the body", headers=headers)
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/octet-stream"
     head, _, body = answer.body.partition(b"\n\n")

@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from limpet import __version__
 from limpet.errors import (
     ConflictError,
     InvalidInputError,
@@ -143,6 +144,11 @@ class Agent:
             self._record_node(
                 "AgentRestarted", f"the agent had ended by {what} and was started again"
             )
+        sys.stdout.write(
+            f"limpet {__version__}: node {self.name} is up, its API on "
+            f"{self.settings.node.socket_path}, its data in {self.settings.node.data_directory}\n"
+        )
+        sys.stdout.flush()
         flusher = loop.create_task(self._flush_forever(), name="events")
         self._replan()
         await self._stopping.wait()
@@ -176,7 +182,7 @@ class Agent:
                 runtime.drain(number)
         grace = max((r.app.grace_seconds for r in self.apps.values() if r.workers), default=0.0)
         deadline = time.monotonic() + grace + 2
-        while time.monotonic() < deadline and any(r.workers for r in self.apps.values()):
+        while time.monotonic() < deadline and any(r.workers for r in self.apps.values()):  # noqa: ASYNC110 - any of many ends
             await asyncio.sleep(0.01)
         for runtime in self.apps.values():
             runtime.kill_all()

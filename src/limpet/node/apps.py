@@ -462,7 +462,7 @@ class AppRuntime:
         """Let the log pipes run empty."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._streams:
+                while self._streams:  # noqa: ASYNC110 - any of many ends
                     await asyncio.sleep(0.01)
 
 

@@ -89,13 +89,15 @@ Action: TypeAlias = Start | Drain | Watch | Forget
 
 def decide_actions(view: AppView, now: float) -> list[Action]:
     """Name what can be done now for this app, in the order in which it should be done."""
+    drains: list[Action] = [
+        Drain(worker.id) for worker in view.workers if worker.state is not WorkerState.DRAINING
+    ]
     if view.want is Want.DELETED:
-        drains: list[Action] = [
-            Drain(worker.id) for worker in view.workers if worker.state is not WorkerState.DRAINING
-        ]
         return drains if view.workers else [Forget()]
     if not view.is_prepared:
         return []  # what runs goes on until its successor can start
+    if view.scales_to_zero and not view.has_demand:
+        return [*drains, Watch()]
     current = {
         worker.slot: worker
         for worker in view.workers
@@ -107,8 +109,6 @@ def decide_actions(view: AppView, now: float) -> list[Action]:
         if worker.state is not WorkerState.DRAINING
         and (worker.slot >= view.slots or worker.fingerprint != view.fingerprint)
     ]
-    if view.scales_to_zero and not view.has_demand:
-        return [*(Drain(worker.id) for worker in (*current.values(), *outdated)), Watch()]
     return _decide_rollout(view, current, outdated, now)
 
 

@@ -1,15 +1,17 @@
 """What a forked process does: take its role, its descriptors and its configuration, and never return.
 
-Roles: `app` runs one app, `compile` turns a module into an artifact, `fetch` downloads a module,
+Roles: `app` runs one app once it is assigned; `spare` is an `app` that goes through the motions of a first
+request while it waits: what that touches becomes its own copy of the zygote's memory, which is most of
+what a cold start would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one,
 `router` is the ingress. Each gets its control socket first, then its configuration, then the role's
 own descriptors; anything else that the zygote had open is closed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-import select
 import signal
 import socket
 import sys
@@ -65,10 +67,16 @@ def run_child(
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         channel = Channel.from_descriptor(descriptors[0])
-        if spawn.role == "app":
-            code = _run_app(channel, engine, warm_up)
+        if spawn.role == "spare":
+            set_process_name("limpet-spare")
+            warm_up()
+            rehearse_request()
+        if spawn.role in ("app", "spare"):
+            code = _run_app(channel, engine)
         else:
             code = _run_task(spawn.role, channel, descriptors[1], descriptors[2:], engine)
+    except BrokenPipeError:
+        code = 1  # the agent has gone, and nobody else waits for what this was to say
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -121,17 +129,9 @@ def _compile(
     return 0
 
 
-def _run_app(channel: Channel, engine: Engine, warm_up: Callable[[], None]) -> int:
-    """Wait to be assigned an app, then be its worker.
-
-    A worker that waits is a spare. It goes through the motions of a first request meanwhile: what that
-    touches becomes this process's own copy, which is most of what a cold start would spend its time on.
-    """
-    set_process_name("limpet-spare")
+def _run_app(channel: Channel, engine: Engine) -> int:
+    """Wait to be assigned an app, then be its worker."""
     loop = Loop()
-    if not select.select([channel.fileno()], [], [], 0)[0]:
-        warm_up()
-        rehearse_request()
     received = channel.receive()
     started_at = time.monotonic()
     if received is None or not isinstance(received[0], Assign):
@@ -215,7 +215,7 @@ class _App:
             )
             self._command.start()
         gc.freeze()  # what lives now lives on: collecting it would only unshare its pages
-        self._channel.send(Ready((time.monotonic() - self._started_at) * 1e3))
+        self._send(Ready((time.monotonic() - self._started_at) * 1e3))
         self._loop.run()
         return self._code
 
@@ -232,7 +232,7 @@ class _App:
         if isinstance(message, Drain):
             self._drain()
         elif isinstance(message, StatsRequest):
-            self._channel.send(self._stats())
+            self._send(self._stats())
         elif isinstance(message, ProbeRequest):
             self._probe(message)
 
@@ -319,7 +319,7 @@ class _App:
             lambda status: self._send(ProbeResult(request.probe, status, "")),
         )
 
-    def _send(self, message: Finished | Notice | ProbeResult) -> None:
+    def _send(self, message: Finished | Notice | ProbeResult | Ready | Stats) -> None:
         """Tell the agent. When it is gone there is nobody to tell, and EOF says so to the loop."""
         try:
             self._channel.send(message)
@@ -329,4 +329,5 @@ class _App:
 
 def _log(line: str) -> None:
     """Write a line of the platform's own to the app's log."""
-    os.write(2, line.encode("utf-8", "replace") + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # the agent has gone: clients are served on
+        os.write(2, line.encode("utf-8", "replace") + b"\n")

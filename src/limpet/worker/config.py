@@ -1,12 +1,14 @@
 """What a worker is told when it starts; it travels in a memory file, never in arguments.
 
-Environment values may be secrets: the file is anonymous, sealed and read once.
+Environment values may be secrets: the file is anonymous, sealed and read once. It is in `marshal`'s format:
+agent and worker run the same interpreter, and reading it touches a quarter of a megabyte less of the
+memory that a worker shares with its zygote than JSON did.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
+import marshal
 import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -89,7 +91,7 @@ _Config = TypeVar("_Config", WorkerConfig, CompileConfig, FetchConfig, RouterCon
 def write_config(config: WorkerConfig | CompileConfig | FetchConfig | RouterConfig) -> int:
     """Put the configuration into a sealed memory file and return its descriptor."""
     descriptor = os.memfd_create("limpet-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    data = json.dumps(asdict(config)).encode()
+    data = marshal.dumps(asdict(config))
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -99,13 +101,5 @@ def write_config(config: WorkerConfig | CompileConfig | FetchConfig | RouterConf
 
 
 def read_config(descriptor: int, kind: type[_Config]) -> _Config:
-    """Read what `write_config` wrote. It comes from the agent, so its shape is trusted."""
-    size = os.fstat(descriptor).st_size
-    document = json.loads(os.pread(descriptor, size, 0))
-    for entry in fields(kind):
-        value = document[entry.name]
-        if isinstance(value, list):
-            document[entry.name] = tuple(
-                tuple(item) if isinstance(item, list) else item for item in value
-            )
-    return kind(**document)
+    """Read what `write_config` wrote: it comes from the agent, so its shape is trusted."""
+    return kind(**marshal.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0)))  # noqa: S302

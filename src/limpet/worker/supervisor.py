@@ -232,24 +232,25 @@ class Zygote:
         if spare is not None:
             spare.hand_over(on_message=on_message, on_exit=on_exit)
             return spare
-        return self._spawn_worker(on_message, on_exit)
+        return self._spawn_worker("app", on_message, on_exit)
 
     def keep_spare(self, *, is_wanted: bool) -> None:
         """Have a worker wait for the next cold start, or none."""
         if is_wanted and self._spare is None and self._channel is not None:
-            self._spare = self._spawn_worker(lambda *_: None, self._on_spare_exit)
+            self._spare = self._spawn_worker("spare", lambda *_: None, self._on_spare_exit)
         elif not is_wanted and self._spare is not None:
             self._spare.send(Drain())
             self._spare = None
 
     def _spawn_worker(
         self,
+        role: str,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
         self._serial += 1
         return self.spawn(
-            f"worker-{self._serial}", "app", [], on_message=on_message, on_exit=on_exit
+            f"worker-{self._serial}", role, [], on_message=on_message, on_exit=on_exit
         )
 
     def _on_spare_exit(self, process: Process, _info: ExitInfo) -> None:

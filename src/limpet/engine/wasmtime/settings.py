@@ -22,8 +22,10 @@ _FULL_RESERVATION_BYTES = 4 * _GIB
 # Where 4 GiB for each guest can't be reserved: the largest memory an app may ask for, with checks.
 _SMALL_RESERVATION_BYTES = 256 * _MIB
 _STACK_BYTES = 512 * 1024
-# Memory that a slot keeps between guests and clears by writing, cheaper than unmapping it.
-_KEEP_RESIDENT_BYTES = 64 * 1024
+# What a slot keeps between guests and clears by writing. Up to here that is cheaper than giving pages
+# back and faulting them in again: a 192 KiB guest runs in 39 us instead of 53 (64 KiB kept).
+_KEEP_RESIDENT_BYTES = 256 * 1024
+_TABLE_KEEP_RESIDENT_BYTES = 64 * 1024
 _TABLE_ELEMENTS = 20_000
 _INSTANCE_BYTES = 1 * _MIB
 
@@ -112,7 +114,7 @@ def _use_pool(config: int, settings: EngineSettings) -> None:
         "max_memory_size": settings.reservation_bytes,
         "table_elements": _TABLE_ELEMENTS,
         "linear_memory_keep_resident": _KEEP_RESIDENT_BYTES,
-        "table_keep_resident": _KEEP_RESIDENT_BYTES,
+        "table_keep_resident": _TABLE_KEEP_RESIDENT_BYTES,
     }
     for name, value in numbers.items():
         binding.pooling_config_number_set(pool, name, value)
