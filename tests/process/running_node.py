@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import io
+import itertools
 import os
 import secrets
 import signal
@@ -20,7 +21,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from guests import build_guest
@@ -358,7 +359,7 @@ class Load:
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._threads = [threading.Thread(target=self._run) for _ in range(self.clients)]
         for thread in self._threads:
             thread.start()
@@ -394,7 +395,7 @@ class Load:
     def outage_seconds(self, since: float) -> float:
         """Return the longest time without an answer from a moment on."""
         times = [since, *sorted(when for when in self.ended_at if when > since)]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=float("inf"))
+        return max((b - a for a, b in itertools.pairwise(times)), default=float("inf"))
 
 
 def established(port: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -93,7 +94,7 @@ def test_a_command_that_ends_is_started_again_ever_later(node: RunningNode) -> N
     assert node.status("ending")["restarts"] >= 3
     lines = [line for line in node.logs("ending", timestamps=True) if line.endswith(" started")]
     starts = [_seconds(line) for line in lines]
-    pauses = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    pauses = [b - a for a, b in itertools.pairwise(starts)]
     assert pauses[0] < 0.4 <= pauses[1] + 0.01
     assert pauses[1] < pauses[2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from running_node import PATIENCE_SECONDS, Load, ask, is_alive, wait_for
+from running_node import PATIENCE_SECONDS, Load, ask, established, is_alive, wait_for
 from workloads import claim, command_app, config_map, http_app, job
 
 from limpet.errors import LimpetError
@@ -210,3 +211,58 @@ def test_a_deletion_that_was_acknowledged_stays_one(make_node: Callable[..., Run
     assert node.client.objects() == []
     assert node.is_gone("gone")
     node.stop()
+
+
+def test_a_failing_app_outlives_its_agent(fresh_node: RunningNode) -> None:
+    """Its failures go to a log that nobody reads any more."""
+    fresh_node.apply(http_app("failing", "exit_code"))
+    fresh_node.wait_ready("failing")
+    port = fresh_node.port("failing")
+    stopping = threading.Event()
+    answers: list[object] = []
+
+    def call() -> None:
+        while not stopping.is_set():
+            try:
+                answers.append(ask(port).status)
+            except (OSError, http.client.HTTPException) as error:
+                answers.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            orphan = fresh_node.pids("failing")
+            os.kill(fresh_node.pid("agent"), signal.SIGKILL)
+            wait_for(lambda orphan=orphan: set(fresh_node.pids("failing")) - set(orphan), "workers")
+            wait_up(fresh_node)
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) == {500}
+    wait_for(lambda: len(fresh_node.busy_pids()) == 1, "the orphans' end", 15)
+
+
+def test_a_killed_launcher_ends_a_handler_that_computes(fresh_node: RunningNode) -> None:
+    node = fresh_node
+    node.apply(http_app("endless", "loop", annotations={"deadline": "60s"}))
+    node.wait_ready("endless")
+    port = node.port("endless")
+    caller = threading.Thread(target=lambda: call_in_vain(port))
+    caller.start()
+    wait_for(lambda: established(port), "the request")
+    os.kill(node.pid("launcher"), signal.SIGKILL)
+    begun = time.monotonic()
+    wait_for(lambda: not node.pids(), "the end of everything", 15)
+    print(f"everything had ended after {time.monotonic() - begun:.1f} s")
+    caller.join()
+    node.kill()
+    node.start()
+    node.wait_ready("endless")
+
+
+def call_in_vain(port: int) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        ask(port)

@@ -236,7 +236,7 @@ class HttpConnection:
         self._head_bytes = 0
         self._target = b""
         self._headers: list[Header] = []
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._body_bytes = 0
         self._sink: BodySink | None = None
         self._expects_continue = False
@@ -341,7 +341,13 @@ class HttpConnection:
             self._refuse(413, f"the body is over {self._max_body_bytes} bytes")
             raise _Refused
         if self._sink is None:
-            self._body.append(data)
+            # One piece stays what it is; many tiny chunks must not cost an object each.
+            if not self._body:
+                self._body = data
+            elif isinstance(self._body, bytes):
+                self._body = bytearray(self._body + data)
+            else:
+                self._body += data
             return
         try:
             self._sink.write(data)
@@ -366,7 +372,7 @@ class HttpConnection:
             path,
             query,
             self._headers,
-            body[0] if len(body) == 1 else b"".join(body),
+            body if isinstance(body, bytes) else bytes(body),
             self._minor,
             self._keeps_alive,
             self._sink,

@@ -1,0 +1,9 @@
+"""Lets these tests build guests with what the corpus uses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "fuzz"))
