@@ -202,8 +202,15 @@ class RunningNode:
         return [pid for pid in self.pids() if name_of(pid) not in resting]
 
     def pid(self, role: str) -> int:
-        (found,) = self.pids(role)
-        return found
+        """Return the one process of a role; a new fork has its parent's name for a moment."""
+        found: list[int] = []
+
+        def is_one() -> bool:
+            found[:] = self.pids(role)
+            return len(found) == 1
+
+        wait_for(is_one, f"one {role}", 5)
+        return found[0]
 
     # Objects
 

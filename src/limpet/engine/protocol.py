@@ -78,7 +78,7 @@ class Limits:
     """What a program may use: linear memory over all its memories, and table elements."""
 
     memory_bytes: int
-    table_elements: int = 20_000
+    table_elements: int = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,6 +95,8 @@ def fetch_https(location: str, sink: Sink) -> None:
     import urllib.error
     import urllib.request
 
+    if not location.startswith("https://"):
+        raise FetchError(f"{location}: not an https:// address")
     request = urllib.request.Request(location, headers={"Accept": "application/wasm, */*"})  # noqa: S310
     opener = urllib.request.build_opener(_redirect_handler())
     try:

@@ -101,6 +101,7 @@ def random_get(run: WasiRun, buffer_at: int, length: int) -> int:
     run.memory.require(buffer_at, length)
     end = buffer_at + length
     for start in range(buffer_at, end, _RANDOM_CHUNK_BYTES):
+        run.control.check()
         run.memory.write(start, os.urandom(min(_RANDOM_CHUNK_BYTES, end - start)))
     return errnos.SUCCESS
 

@@ -58,7 +58,7 @@ class GuestMemory:
         return bytes(self.view[pointer : pointer + length])
 
     def slice(self, pointer: int, length: int) -> memoryview:
-        """A writable piece; release it before the host function returns."""
+        """A writable piece, to be used in a `with` block: `release` can't reach it later."""
         if pointer + length > self.size and length:
             self.require(pointer, length)
         return self.view[pointer : pointer + length]

@@ -25,6 +25,8 @@ _U64_END = 1 << 64
 _OFFSET_END = 1 << 63
 _IOVEC = abi.IOVEC
 _unpack_iovec = _IOVEC.unpack_from
+# Streams are copied in and out by pieces of this size: the copy is the host's memory.
+_STREAM_BYTES = 1 << 20
 # Between looks at the deadline while skipping empty buffers.
 _VECTORS_PER_CHECK = 4096
 
@@ -69,23 +71,28 @@ def _skip_empty(run: WasiRun, start: int, end: int) -> tuple[int, int]:
 def fd_write(run: WasiRun, number: int, vectors_at: int, count: int, written_at: int) -> int:
     pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
-    memory = run.memory
     if isinstance(entry, StandardOutput):
-        if length:
-            try:
-                entry.stream.write(bytes(memory.view[pointer : pointer + length]), run.control)
-            except StreamFullError as full:
-                raise GuestTrap(
-                    f"wrote more than {full.limit_bytes} bytes to {entry.name}"
-                ) from None
-            except BrokenPipeError:
-                return errnos.IO  # as Wasmtime reports a closed stream
+        _write_stream(run, entry, pointer, length)
     elif isinstance(entry, OpenFile):
         length = _write_file(run, entry, pointer, length)
     else:
         return errnos.BADF
-    memory.write_u32(written_at, length)
+    run.memory.write_u32(written_at, length)
     return errnos.SUCCESS
+
+
+def _write_stream(run: WasiRun, output: StandardOutput, pointer: int, length: int) -> None:
+    view = run.memory.view
+    end = pointer + length
+    try:
+        while pointer < end:
+            stop = min(end, pointer + _STREAM_BYTES)
+            output.stream.write(bytes(view[pointer:stop]), run.control)
+            pointer = stop
+    except StreamFullError as full:
+        raise GuestTrap(f"wrote more than {full.limit_bytes} bytes to {output.name}") from None
+    except BrokenPipeError:
+        raise WasiError(errnos.IO) from None  # as Wasmtime reports a closed stream
 
 
 def _write_file(run: WasiRun, file: OpenFile, pointer: int, length: int) -> int:
@@ -105,7 +112,7 @@ def fd_read(run: WasiRun, number: int, vectors_at: int, count: int, read_at: int
     memory = run.memory
     if isinstance(entry, StandardInput):
         if length:
-            data = entry.stream.read(length, run.control)
+            data = entry.stream.read(min(length, _STREAM_BYTES), run.control)
             length = len(data)
             memory.write(pointer, data)
     elif isinstance(entry, OpenFile):

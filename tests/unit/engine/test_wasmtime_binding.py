@@ -80,8 +80,7 @@ def test_function_types_have_their_parameters() -> None:
     pointer = ctypes.cast(function_type, ctypes.POINTER(reference.wasm_functype_t))
     parameters = reference.wasm_functype_params(pointer).contents
     kinds = [
-        reference.wasm_valtype_kind(parameters.data[index]).value
-        for index in range(parameters.size)
+        reference.wasm_valtype_kind(parameters.data[index]) for index in range(parameters.size)
     ]
     assert kinds == [0, 1, 0, 0]
     assert reference.wasm_functype_results(pointer).contents.size == 1
@@ -124,7 +123,7 @@ def test_importing_the_protocol_loads_no_engine(module: str) -> None:
 def test_an_engine_imports_neither_its_package_nor_what_workers_need_not() -> None:
     script = (
         "from limpet.engine import open_engine; import sys; open_engine(); "
-        "unwanted = {'wasmtime', 'asyncio', 'inspect', 'hashlib', 'subprocess', 'socket', "
+        "unwanted = {'wasmtime', 'asyncio', 'hashlib', 'subprocess', 'socket', "
         "'logging', 'importlib.metadata'} & set(sys.modules); assert not unwanted, unwanted"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -350,6 +350,7 @@ def test_late_surplus_reaches_no_other_client(running: RunningRouter) -> None:
     assert running.client().get()[2] == b"ok"
     wait_until(lambda: running.router.pool.idle == 1)
     may_send.set()
+    wait_until(lambda: running.router.pool.idle == 0)
     assert running.client().get()[2] == b"ok"
 
 

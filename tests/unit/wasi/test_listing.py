@@ -106,11 +106,12 @@ def test_removing_while_reading_removes_everything(run: WasiRun, tmp_path: Path)
     cookie = 0
     while True:
         entries = _entries(_read(run, 500, cookie))
-        for cookie, name in entries:
-            if name not in {b".", b".."}:
-                os.unlink(os.path.join(os.fsencode(tmp_path), name))
         if not entries:
             break
+        cookie = entries[-1][0]
+        for _, name in entries:
+            if name not in {b".", b".."}:
+                os.unlink(os.path.join(os.fsencode(tmp_path), name))
     assert os.listdir(tmp_path) == []
 
 

@@ -104,9 +104,11 @@ def test_nothing_works_after_the_end() -> None:
     data.append(0)  # no view is left that would forbid it
 
 
-def test_a_view_still_in_use_is_an_error_and_not_a_dangling_pointer() -> None:
+def test_a_piece_is_released_by_its_block() -> None:
     _, memory = _memory()
-    piece = memory.slice(0, 8)
-    with pytest.raises(BufferError):
-        memory.release()
-    piece.release()
+    with memory.slice(0, 8) as piece:
+        piece[:2] = b"ab"
+    with pytest.raises(ValueError, match="released"):
+        piece.tobytes()
+    assert memory.read(0, 2) == b"ab"
+    memory.release()

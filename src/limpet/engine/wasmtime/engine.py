@@ -94,31 +94,39 @@ class WasmtimeEngine:
 
 def _read_module(module: int) -> tuple[list[str], int]:
     """The WASI functions that a compiled module imports, and the initial size of its memory."""
-    imports = binding.PointerVec()
-    binding.module_imports(module, ctypes.byref(imports))
-    names = []
-    for index in range(imports.size):
-        source = binding.read_name(binding.importtype_module(imports.data[index]))
-        name = binding.read_name(binding.importtype_name(imports.data[index]))
-        if source != abi.MODULE or name not in abi.PARAMETERS:
-            raise ModuleError(f"the artifact imports {source}.{name}: compile the module again")
-        names.append(name)
-    binding.importtype_vec_delete(ctypes.byref(imports))
+    names = _read_imports(module)
     exports = binding.PointerVec()
     binding.module_exports(module, ctypes.byref(exports))
-    memory_bytes = 0
-    found = set()
-    for index in range(exports.size):
-        name = binding.read_name(binding.exporttype_name(exports.data[index]))
-        found.add(name)
-        if name == MEMORY_EXPORT:
-            kind = binding.externtype_as_memorytype(binding.exporttype_type(exports.data[index]))
-            if kind:
-                memory_bytes = binding.memorytype_limits(kind).contents.min * _PAGE_BYTES
-    binding.exporttype_vec_delete(ctypes.byref(exports))
-    if ENTRY_POINT not in found:
-        raise ModuleError(f"the artifact exports no {ENTRY_POINT}: compile the module again")
-    return names, memory_bytes
+    try:
+        found = {
+            binding.read_name(binding.exporttype_name(each)): binding.exporttype_type(each)
+            for each in exports.data[: exports.size]
+        }
+        if ENTRY_POINT not in found:
+            raise ModuleError(f"the artifact exports no {ENTRY_POINT}: compile the module again")
+        memory = found.get(MEMORY_EXPORT)
+        memory_type = binding.externtype_as_memorytype(memory) if memory else None
+        if not memory_type:
+            return names, 0
+        return names, binding.memorytype_limits(memory_type).contents.min * _PAGE_BYTES
+    finally:
+        binding.exporttype_vec_delete(ctypes.byref(exports))
+
+
+def _read_imports(module: int) -> list[str]:
+    imports = binding.PointerVec()
+    binding.module_imports(module, ctypes.byref(imports))
+    try:
+        names = []
+        for each in imports.data[: imports.size]:
+            source = binding.read_name(binding.importtype_module(each))
+            name = binding.read_name(binding.importtype_name(each))
+            if source != abi.MODULE or name not in abi.PARAMETERS:
+                raise ModuleError(f"the artifact imports {source}.{name}: compile the module again")
+            names.append(name)
+        return names
+    finally:
+        binding.importtype_vec_delete(ctypes.byref(imports))
 
 
 # What Wasmtime says of a proposal that is off -> its name for people, and the next step.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
 from importlib.machinery import PathFinder
-from pathlib import Path
 
 from limpet.errors import UnavailableError
 
@@ -18,34 +17,35 @@ class EngineMissingError(UnavailableError):
 
 def find_library() -> str:
     """The path of the official wheel's libwasmtime for this machine."""
-    machine = _MACHINES.get(platform.machine().lower())
-    if machine is None or not sys.platform.startswith("linux"):
+    machine = os.uname().machine
+    folder = _MACHINES.get(machine.lower())
+    if folder is None or not sys.platform.startswith("linux"):
         raise EngineMissingError(
-            f"Wasmtime has no wheel for {sys.platform} on {platform.machine()}: "
+            f"Wasmtime has no wheel for {sys.platform} on {machine}: "
             "Limpet runs on Linux, x86-64 or aarch64"
         )
     package = _find_package()
-    path = package / f"linux-{machine}" / "_libwasmtime.so"
-    if not path.is_file():
+    path = os.path.join(package, f"linux-{folder}", "_libwasmtime.so")
+    if not os.path.isfile(path):
         raise EngineMissingError(
-            f"the wasmtime package in {package} holds no library for linux-{machine}: "
+            f"the wasmtime package in {package} holds no library for linux-{folder}: "
             "install the official wheel again (pip install --force-reinstall wasmtime)"
         )
-    return str(path)
+    return path
 
 
 def find_version() -> str:
     """The version of that wheel, read from the name of its metadata directory."""
-    package = _find_package()
-    for metadata in package.parent.glob("wasmtime-*.dist-info"):
-        return metadata.name.removeprefix("wasmtime-").removesuffix(".dist-info")
+    for name in sorted(os.listdir(os.path.dirname(_find_package()))):
+        if name.startswith("wasmtime-") and name.endswith(".dist-info"):
+            return name.removeprefix("wasmtime-").removesuffix(".dist-info")
     return "unknown"
 
 
-def _find_package() -> Path:
+def _find_package() -> str:
     spec = PathFinder.find_spec("wasmtime", [entry for entry in sys.path if entry])
     if spec is None or spec.origin is None:
         raise EngineMissingError(
             "the wasmtime package is not installed: install it beside Limpet (pip install wasmtime)"
         )
-    return Path(spec.origin).parent
+    return os.path.dirname(spec.origin)

@@ -6,7 +6,7 @@ import ctypes
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from limpet.engine.protocol import Invocation, Limits, Outcome, OutcomeKind
+from limpet.engine.protocol import Invocation, Limits, ModuleError, Outcome, OutcomeKind
 from limpet.engine.wasmtime import binding, traps
 from limpet.engine.wasmtime.hostcalls import (
     NEXT_EPOCH,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PAGE_BYTES = 65536
 _NS = 1_000_000_000
+_LONGEST_SECONDS = 1e9
 _MODULE = abi.MODULE.encode()
 _ENTRY, _MEMORY = b"_start", b"memory"
 
@@ -93,48 +94,49 @@ class WasmtimeProgram:
                 )
                 binding.functype_delete(function_type)
                 if error:
-                    raise RuntimeError(binding.take_error(error))
+                    raise ModuleError(_not_linked(error))
             linked = ctypes.c_void_p()
             error = binding.linker_instantiate_pre(linker, module, ctypes.byref(linked))
             if error:
-                raise RuntimeError(binding.take_error(error))
+                raise ModuleError(_not_linked(error))
             return linked.value or 0
         finally:
             binding.linker_delete(linker)
 
     def run(self, invocation: Invocation) -> Outcome:
         """Run `_start` once. See the protocol."""
-        guest = self._guest
+        guest, control = self._guest, self._control
         if guest.run is not None:
             raise RuntimeError("this program is running already: one program serves one thread")
         limits = self._limits
-        store = binding.store_new(self._engine, None, None)
         memory = GuestMemory(self._view_memory)
-        self._has_memory = False
-        self._context = context = binding.store_context(store)
-        binding.store_limiter(store, limits.memory_bytes, limits.table_elements, -1, -1, -1)
-        binding.store_epoch_deadline_callback(store, self._epoch_callback_at, None, None)
-        binding.context_set_epoch_deadline(context, NEXT_EPOCH)
-        # Read after the epoch deadline is set: an alarm from here on is seen by this store.
-        now_ns = monotonic_ns()
-        deadline_ns = 0
-        if invocation.deadline_seconds is not None:
-            deadline_ns = now_ns + int(invocation.deadline_seconds * _NS)
-            self._alarm.ensure(deadline_ns, now_ns)
-        control = self._control
-        control.begin(deadline_ns)
-        guest.run = run = WasiRun(invocation, memory, control, now_ns)
+        store = binding.store_new(self._engine, None, None)
         try:
+            self._has_memory = False
+            self._context = context = binding.store_context(store)
+            binding.store_limiter(store, limits.memory_bytes, limits.table_elements, -1, -1, -1)
+            binding.store_epoch_deadline_callback(store, self._epoch_callback_at, None, None)
+            binding.context_set_epoch_deadline(context, NEXT_EPOCH)
+            # Read after the epoch deadline is set: an alarm from here on is seen by this store.
+            now_ns = monotonic_ns()
+            deadline_ns = 0
+            if invocation.deadline_seconds is not None:
+                seconds = min(max(invocation.deadline_seconds, 0), _LONGEST_SECONDS)
+                deadline_ns = now_ns + int(seconds * _NS)
+                self._alarm.ensure(deadline_ns, now_ns)
+            control.begin(deadline_ns)
+            guest.run = WasiRun(invocation, memory, control, now_ns)
             error = self._call(context)
             if not error and not self._trap.value:
                 return self._returned()
             return self._explain(error)
         finally:
             control.end()
-            guest.run = None
+            if guest.run is not None:
+                guest.run.close()
+                guest.run = None
             guest.ending = None
-            run.close()
-            # In this order: were a view still in use, this would raise and the memory would stay.
+            # In this order: no view may outlive the memory.
             memory.release()
             binding.store_delete(store)
 
@@ -235,3 +237,8 @@ class WasmtimeProgram:
         if getattr(self, "_linked", 0) and binding is not None:
             binding.instance_pre_delete(self._linked)
             self._control.close()
+
+
+def _not_linked(error: int) -> str:
+    reason = " ".join(binding.take_error(error).split())
+    return f"the artifact does not fit this engine ({reason}): compile the module again"

@@ -26,7 +26,7 @@ _STACK_BYTES = 512 * 1024
 # back and faulting them in again: a 192 KiB guest runs in 39 us instead of 53 (64 KiB kept).
 _KEEP_RESIDENT_BYTES = 256 * 1024
 _TABLE_KEEP_RESIDENT_BYTES = 64 * 1024
-_TABLE_ELEMENTS = 20_000
+_TABLE_ELEMENTS = 100_000
 _INSTANCE_BYTES = 1 * _MIB
 
 # WebAssembly 2.0 and what current toolchains emit by default. The rest is off: each proposal is

@@ -1,0 +1,221 @@
+import os
+import stat
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limpet.store.database import (
+    SCHEMA_VERSION,
+    Completion,
+    Database,
+    Event,
+    StoredObject,
+    StoreError,
+    StoreFullError,
+    encode_body,
+)
+
+OBJECT = StoredObject(
+    kind="Deployment",
+    namespace="default",
+    name="a",
+    generation=1,
+    created_at=1000.5,
+    body='{"a":"\u00e9"}',
+    digest=None,
+)
+COMPLETION = Completion(
+    kind="Job",
+    namespace="default",
+    name="a",
+    generation=2,
+    reason="Error",
+    message="exited with code 3",
+    exit_code=3,
+    finished_at=2000.25,
+)
+
+
+def event(message, **changes):
+    values = {"time": 1.5, "type": "Normal", "reason": "R", "kind": "Pod", "namespace": "n"}
+    return Event(**(values | {"name": "a", "message": message} | changes))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data" / "state.db"
+
+
+@pytest.fixture
+def database(path):
+    database = Database(path)
+    database.open()
+    yield database
+    database.close()
+
+
+def reopened(path):
+    """What another process would find."""
+    again = Database(path)
+    again.open()
+    return again
+
+
+def test_the_file_is_for_its_owner_only(database, path):
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_what_was_written_is_there_after_a_crash(database, path):
+    database.write_objects([OBJECT, replace(OBJECT, name="b", digest="sha256:00")])
+    database.write_completion(COMPLETION)
+    database.write_events([event("one"), event("two", count=7)])
+    again = reopened(path)
+    assert again.load_objects() == [OBJECT, replace(OBJECT, name="b", digest="sha256:00")]
+    assert again.load_completions() == [COMPLETION]
+    assert again.load_events() == [event("one"), event("two", count=7)]
+    again.close()
+
+
+def test_objects_come_oldest_first(database):
+    later = replace(OBJECT, name="0", created_at=2000.0)
+    database.write_objects([later, OBJECT, replace(OBJECT, kind="Service")])
+    found = [(stored.kind, stored.name) for stored in database.load_objects()]
+    assert found == [("Deployment", "a"), ("Service", "a"), ("Deployment", "0")]
+
+
+def test_an_object_is_replaced_by_its_next_generation(database):
+    database.write_objects([OBJECT])
+    changed = replace(OBJECT, generation=2, body="{}", digest="sha256:11")
+    database.write_objects([changed])
+    assert database.load_objects() == [changed]
+
+
+def test_all_objects_or_none(database):
+    with pytest.raises(StoreFullError, match="nothing was changed"):
+        database.write_objects([OBJECT, replace(OBJECT, name="b", generation=None)])
+    assert database.load_objects() == []
+
+
+def test_deleting_takes_the_completion_along(database, path):
+    job = replace(OBJECT, kind="Job")
+    database.write_objects([OBJECT, job])
+    database.write_completion(COMPLETION)
+    database.write_completion(replace(COMPLETION, kind="Pod"))
+    database.delete_object("Job", "default", "a")
+    database.delete_object("Job", "default", "never there")
+    again = reopened(path)
+    assert again.load_objects() == [OBJECT]
+    assert again.load_completions() == [replace(COMPLETION, kind="Pod")]
+    again.close()
+
+
+def test_the_last_completion_counts(database):
+    database.write_completion(COMPLETION)
+    latest = replace(COMPLETION, generation=3, exit_code=None, reason="Signal")
+    database.write_completion(latest)
+    assert database.load_completions() == [latest]
+
+
+def test_only_so_many_events_are_kept(database):
+    database.write_events(event(str(number)) for number in range(1500))
+    database.write_events([])
+    database.write_events(event(str(number)) for number in range(1500, 3000))
+    assert [e.message for e in database.load_events()] == [str(n) for n in range(1000, 3000)]
+
+
+def test_a_file_of_a_newer_limpet_is_left_alone(database, path):
+    database.write_objects([OBJECT])
+    database.close()
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", SCHEMA_VERSION + 1)
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="run the newer Limpet"):
+        Database(path).open()
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_none_of_ours_is_refused(path):
+    path.parent.mkdir()
+    path.write_bytes(b"something else entirely " * 100)
+    with pytest.raises(StoreError, match=str(path)):
+        Database(path).open()
+
+
+def test_a_folder_that_can_not_be_made_is_said(tmp_path):
+    (tmp_path / "data").write_text("in the way")
+    with pytest.raises((StoreError, OSError), match="data"):
+        Database(tmp_path / "data" / "state.db").open()
+
+
+def test_a_full_disk_is_temporary_and_changes_nothing(database, path):
+    database.write_objects([OBJECT])
+    connection = database._open_connection
+    used = connection.pragma("page_count")
+    connection.pragma("max_page_count", used)
+    large = replace(OBJECT, name="b", body="x" * (1 << 20))
+    for write in (
+        lambda: database.write_objects([replace(OBJECT, generation=2), large]),
+        lambda: database.write_events([event("x" * (1 << 20))]),
+        lambda: database.write_completion(replace(COMPLETION, message="x" * (1 << 20))),
+    ):
+        with pytest.raises(StoreFullError, match="Free some space") as caught:
+            write()
+        assert caught.value.is_retryable
+    assert database.load_objects() == [OBJECT]
+    assert database.load_events() == []
+    connection.pragma("max_page_count", used + 10_000)
+    database.write_objects([large])
+    again = reopened(path)
+    assert len(again.load_objects()) == 2
+    again.close()
+
+
+def test_changes_are_synced_before_they_are_acknowledged(database):
+    connection = database._open_connection
+    assert connection.pragma("journal_mode") == "wal"
+    assert connection.pragma("synchronous") == 2
+
+
+def test_closing_twice_and_opening_again_is_fine(database):
+    database.write_objects([OBJECT])
+    before = len(os.listdir("/proc/self/fd"))
+    database.close()
+    database.close()
+    database.open()
+    assert database.load_objects() == [OBJECT]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXT.filter(lambda text: "\0" not in text), TEXT)
+def test_any_text_can_be_stored(name, body):
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder) / "state.db")
+        database.open()
+        stored = replace(OBJECT, name=name, body=body)
+        database.write_objects([stored])
+        assert database.load_objects() == [stored]
+        database.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(TEXT, JSON, max_size=4))
+def test_equal_objects_have_equal_text(document):
+    backwards = dict(reversed(document.items()))
+    assert encode_body(document) == encode_body(backwards)
