@@ -5,6 +5,7 @@ Where the two differ on purpose, README.md beside this says how and why.
 
 from __future__ import annotations
 
+import fuzz_against_wasmtime
 import pytest
 from corpus_cases import Case, call_scripts, programs, read_only_scripts
 from guest_builds import build_guest, find_cli
@@ -22,3 +23,7 @@ def test_as_under_wasmtime(case: Case) -> None:
     assert found.stderr == expected.stderr
     assert found.ending == expected.ending
     assert found.trees == expected.trees
+
+
+def test_random_sequences() -> None:
+    assert fuzz_against_wasmtime.fuzz(seed=1, seconds=30, scripts=30) > 0

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 import traceback
-from itertools import count
+from itertools import count, pairwise
 
 import httptools
 
@@ -113,7 +113,7 @@ def check(data: bytes, rng: random.Random) -> int:
     splits = [
         [data],
         [data[at : at + 1] for at in range(len(data))],
-        [data[a:b] for a, b in zip(cuts, cuts[1:], strict=False)],
+        [data[a:b] for a, b in pairwise(cuts)],
     ]
     results = [serve(pieces) for pieces in splits]
     answers = [statuses(written, requests) for requests, written in results]

@@ -23,7 +23,7 @@ from limpet.manifest.model import (
     ServicePort,
     Trigger,
 )
-from limpet.plan import AppKey, Catalog, Listener, PlanError, compile_listeners, compile_plan
+from limpet.plan import AppKey, Catalog, PlanError, compile_listeners, compile_plan
 
 DIGEST = "sha256:" + "a" * 64
 OWN = "app default/a"
@@ -297,7 +297,8 @@ def service(*ports, name="s", namespace="default", selector=None, exposure=Expos
 
 def addresses(of, *resources):
     return [
-        (found.host, found.port, found.origin) for found in compile_listeners(of, Catalog(resources))
+        (found.host, found.port, found.origin)
+        for found in compile_listeners(of, Catalog(resources))
     ]
 
 

@@ -90,9 +90,9 @@ def test_the_source_of_a_mistake_is_named(file):
     path = file('[http]\nconnections = "many"\n')
     with pytest.raises(SettingsError, match=f"{path}: http.connections: expected a whole number"):
         load_settings(file=path)
-    with pytest.raises(SettingsError, match="LIMPET_HTTP_CONNECTIONS: http.connections: expected"):
+    with pytest.raises(SettingsError, match=r"LIMPET_HTTP_CONNECTIONS: http.connections: expected"):
         load_settings(environment={"LIMPET_HTTP_CONNECTIONS": "many"})
-    with pytest.raises(SettingsError, match="--data-directory: node.data_directory: expected"):
+    with pytest.raises(SettingsError, match=r"--data-directory: node.data_directory: expected"):
         load_settings(overrides={"node.data_directory": 1})
 
 

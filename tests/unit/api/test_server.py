@@ -375,7 +375,9 @@ async def test_other_bytes_than_promised_are_refused(api, caller):
 
 @calls
 async def test_an_upload_that_breaks_off_leaves_nothing(api, caller):
-    caller.writer.write(f"PUT {MODULES} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nabc".encode())
+    caller.writer.write(
+        f"PUT {MODULES} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nabc".encode()
+    )
     await until(lambda: api.staged)
     caller.writer.close()
     await until(lambda: not api.staged)
@@ -570,10 +572,9 @@ async def test_events_can_be_chosen(api, caller):
     assert await messages("?limit=2") == ["148", "149"]
     assert await messages("?name=a1&limit=1") == ["149"]
     assert await messages("?namespace=other") == []
-    for bad in ("-1", "x", "1.5", "1e3", "%D9%A1", "9999999999", ""):
+    for bad in ("-1", "x", "1.5", "1e3", "%D9%A1", "9999999999"):
         status, _, message = await caller.fails("GET", f"/v1/events?limit={bad}")
-        if bad:
-            assert (status, "expected a whole number" in message) == (400, True), bad
+        assert (status, "expected a whole number" in message) == (400, True), bad
 
 
 @calls

@@ -1,5 +1,6 @@
 import errno
 import importlib.util
+from itertools import pairwise
 from pathlib import Path
 
 import httptools
@@ -656,7 +657,9 @@ def requests(draw):
     target = b"/" + draw(st.from_regex(rb"[a-z0-9/%._~-]{0,8}(\?[a-z=&/?]{0,6})?", fullmatch=True))
     body = draw(st.binary(max_size=40))
     headers = draw(HEADERS)
-    head = b"".join(b"%s:%s%s\r\n" % (n, draw(st.sampled_from([b"", b" ", b"\t "])), v) for n, v in headers)
+    head = b"".join(
+        b"%s:%s%s\r\n" % (n, draw(st.sampled_from([b"", b" ", b"\t "])), v) for n, v in headers
+    )
     extra = []
     if draw(st.booleans()):
         extra.append((b"Expect", b"100-continue"))
@@ -664,7 +667,7 @@ def requests(draw):
         extra.append((b"Transfer-Encoding", b"chunked"))
         cuts = sorted(draw(st.lists(st.integers(1, max(len(body), 1)), max_size=4, unique=True)))
         edges = [0, *[cut for cut in cuts if cut < len(body)], len(body)]
-        pieces = [body[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+        pieces = [body[a:b] for a, b in pairwise(edges) if a < b]
         extension = draw(st.sampled_from([b"", b";a", b';a="b c"']))
         trailer = draw(st.sampled_from([b"", b"X-Trailer: 1\r\n"]))
         framed = b"".join(b"%x%s\r\n%s\r\n" % (len(p), extension, p) for p in pieces)
@@ -682,7 +685,7 @@ def requests(draw):
 def fed(data, edges):
     owner = Owner()
     cuts = [0, *sorted(edges), len(data)]
-    owner.feed(*(data[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if a < b))
+    owner.feed(*(data[a:b] for a, b in pairwise(cuts) if a < b))
     return owner
 
 

@@ -59,7 +59,9 @@ def test_a_body_of_unknown_length_is_chunked_unless_the_client_is_old():
 @pytest.mark.parametrize("status", [200, 299, 418, 599])
 def test_a_status_without_a_known_phrase_is_still_valid(status):
     parser = httptools.HttpResponseParser(object())
-    parser.feed_data(encode_response(Response(status), is_head=False, keeps_alive=True, minor_version=1))
+    parser.feed_data(
+        encode_response(Response(status), is_head=False, keeps_alive=True, minor_version=1)
+    )
     assert parser.get_status_code() == status
 
 

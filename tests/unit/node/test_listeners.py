@@ -47,8 +47,7 @@ def taken():
 def free():
     """A port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    return port
+        return other.getsockname()[1]
 
 
 def listener(port, *, host="127.0.0.1", origin="app default/a"):

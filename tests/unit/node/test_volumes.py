@@ -36,9 +36,7 @@ def files(*pairs):
 
 
 def claim(name):
-    return PlannedMount(
-        kind="PersistentVolumeClaim", source=name, path="/data", is_read_only=False
-    )
+    return PlannedMount(kind="PersistentVolumeClaim", source=name, path="/data", is_read_only=False)
 
 
 EMPTY = PlannedMount(kind="EmptyDir", source="scratch", path="/tmp", is_read_only=False)

@@ -299,7 +299,9 @@ def test_only_so_many_lines_are_remembered():
 
 
 RESPONSE_NAMES = HEADER_NAMES.filter(
-    lambda name: name.lower() not in {b"status", b"location", b"te", b"date", b"trailer", b"upgrade"}
+    lambda name: (
+        name.lower() not in {b"status", b"location", b"te", b"date", b"trailer", b"upgrade"}
+    )
 )
 RESPONSE_VALUES = st.from_regex(rb"([!-~\x80-\xff]([ -~\t\x80-\xff]{0,8}[!-~])?)?", fullmatch=True)
 

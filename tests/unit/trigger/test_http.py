@@ -185,7 +185,12 @@ def test_without_a_deadline_of_its_own_a_request_has_the_default_one(serve):
 FAILURES = [
     (Outcome(OutcomeKind.EXIT, 3), 500, "the app failed", "exited with code 3"),
     (Outcome(OutcomeKind.TRAP, message="unreachable"), 500, "the app failed", "unreachable"),
-    (Outcome(OutcomeKind.OUT_OF_MEMORY, message="64 MiB"), 500, "the app failed", "out of memory: 64"),
+    (
+        Outcome(OutcomeKind.OUT_OF_MEMORY, message="64 MiB"),
+        500,
+        "the app failed",
+        "out of memory: 64",
+    ),
     (Outcome(OutcomeKind.DEADLINE), 504, "the app took too long", "before its deadline"),
     (Outcome(OutcomeKind.INTERRUPTED), 503, "the app is stopping", "is being stopped"),
 ]
@@ -489,6 +494,7 @@ def test_figures_count_what_was_served(serve):
     served = serve()
     assert [served.stats(name) for name in ("requests", "failed", "in_flight", "queued")] == [0] * 4
     served.get()
+    assert served.stats("requests") == 1
     served.clock.now += 5
     served.get(b"/slow")
     served.program.output = b"no response"

@@ -132,7 +132,9 @@ def test_the_peer_and_the_port_are_told(serve):
 def test_pipelined_requests_are_answered_in_order_and_one_at_a_time(serve):
     served = serve()
     with served.client() as client:
-        client.send(b"".join(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % p for p in [b"/1", b"/later", b"/2"]))
+        client.send(
+            b"".join(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % p for p in [b"/1", b"/later", b"/2"])
+        )
         assert client.response()[2] == b"/1 "
         eventually(lambda: served.later)
         assert served.targets == [b"/1", b"/later"]
@@ -155,7 +157,9 @@ def test_thousands_of_pipelined_requests_are_answered(serve):
 def test_a_pipeline_behind_a_slow_reader_is_answered(serve):
     served = serve()
     with served.client(receive_bytes=4096) as client:
-        client.send(b"GET /large HTTP/1.1\r\nHost:\r\n\r\n" + b"GET / HTTP/1.1\r\nHost:\r\n\r\n" * 2400)
+        client.send(
+            b"GET /large HTTP/1.1\r\nHost:\r\n\r\n" + b"GET / HTTP/1.1\r\nHost:\r\n\r\n" * 2400
+        )
         eventually(lambda: served.held() > 0)
         assert len(client.response()[2]) == LARGE
         for _ in range(2400):
@@ -171,7 +175,9 @@ def test_a_request_may_come_in_pieces(serve):
 
 def test_the_body_is_invited(serve):
     with serve().client() as client:
-        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
         assert client.response()[0] == 100
         assert client.send(b"hi").response()[2] == b"/ hi"
 
@@ -238,8 +244,7 @@ def test_a_client_that_never_stops_sending_is_cut_off(serve, monkeypatch):
     with serve().client() as client:
         client.send(b"BAD\r\n\r\n")
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while True:
-                client.send(b"x" * (1 << 16))
+            client.send(b"x" * (64 << 20))
 
 
 def test_a_client_that_does_not_close_after_the_last_answer_is_closed(serve, monkeypatch):
@@ -266,7 +271,9 @@ def test_a_client_that_says_nothing_is_closed(serve):
         assert client.ends()
 
 
-@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["first", "second"])
+@pytest.mark.parametrize(
+    "first", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["first", "second"]
+)
 def test_a_head_that_does_not_arrive_is_answered(serve, first):
     with serve(head_timeout_seconds=0.1).client() as client:
         if first:

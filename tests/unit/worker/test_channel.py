@@ -145,9 +145,13 @@ def test_nothing_blocks_when_it_must_not(pair):
         end.set_blocking(False)
     with pytest.raises(BlockingIOError):
         right.receive()
-    with pytest.raises(BlockingIOError):
+
+    def fill():
         while True:
             left.send(Notice("", "x" * 10000))
+
+    with pytest.raises(BlockingIOError):
+        fill()
     assert isinstance(right.receive()[0], Notice)
 
 

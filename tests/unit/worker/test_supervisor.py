@@ -100,6 +100,11 @@ def _descriptors_are_closed():
 pytestmark = pytest.mark.usefixtures("_descriptors_are_closed")
 
 
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0)
+
+
 def play(scene):
     asyncio.run(asyncio.wait_for(scene(), 10))
 
@@ -128,8 +133,7 @@ def test_a_process_is_spawned_talks_and_ends():
         child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
         fake.send(Spawned("a#1", child.pid))
         worker.send(Ready(1.0))
-        while not ends.messages:
-            await asyncio.sleep(0)
+        await until(lambda: ends.messages)
         assert process.pid == child.pid
         assert process.send(Drain())
         assert worker.receive() == (Drain(), [])
@@ -224,8 +228,7 @@ def test_a_process_that_breaks_the_protocol_is_killed():
         _, worker, _ = await fake.receive()
         child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
         fake.send(Spawned("a#1", child.pid))
-        while process.pid is None:
-            await asyncio.sleep(0)
+        await until(lambda: process.pid is not None)
         os.write(worker.fileno(), b"rubbish")
         assert await child.wait() == -signal.SIGKILL
         fake.send(Exited(child.pid, signal.SIGKILL, 0))
@@ -249,8 +252,7 @@ def test_a_death_that_nobody_reports_is_noticed(monkeypatch):
         _, worker, _ = await fake.receive()
         child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
         fake.send(Spawned("a#1", child.pid))
-        while process.pid is None:
-            await asyncio.sleep(0)
+        await until(lambda: process.pid is not None)
         worker.close()
         child.kill()
         await child.wait()
@@ -275,8 +277,7 @@ def test_the_engine_is_known_once_the_zygote_has_told():
         fake.close()
         successor = FakeZygote(zygote)
         successor.send(EngineReady("wasmtime", "2", "k2"))
-        while zygote.engine_name != "wasmtime 2":
-            await asyncio.sleep(0)
+        await until(lambda: zygote.engine_name == "wasmtime 2")
         successor.close()
         zygote.detach()
 
