@@ -171,7 +171,7 @@ def fd_filestat_set_times(run: WasiRun, number: int, access: int, change: int, f
         return errnos.BADF
     if not entry.may_write:
         return errnos.PERM
-    if isinstance(entry, OpenDirectory) and entry.guest_path is not None:
+    if flags and isinstance(entry, OpenDirectory) and entry.guest_path is not None:
         return errnos.BADF  # as in Wasmtime, which opens preopens as paths only
     host.futimens(entry.descriptor, *times)
     return errnos.SUCCESS

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from limpet.engine.protocol import Limits, ModuleError, Outcome, OutcomeKind, Preopen
 from limpet.errors import LimpetError
 from limpet.trigger.command import CommandTrigger
-from limpet.trigger.http import HttpTrigger, rehearse_request
+from limpet.trigger.http import HttpTrigger
 from limpet.worker.channel import Channel
 from limpet.worker.config import (
     CompileConfig,
@@ -50,9 +50,8 @@ from limpet.worker.messages import (
 from limpet.worker.process import set_process_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from limpet.engine.protocol import Engine
+    from limpet.worker.rehearsal import Rehearsal
 
 _MAX_EXIT_CODE = 255
 _ORPHAN_SECONDS = 5.0
@@ -60,7 +59,7 @@ _INTERNAL_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
 
 def run_child(
-    spawn: Spawn, descriptors: list[int], engine: Engine, warm_up: Callable[[], None]
+    spawn: Spawn, descriptors: list[int], engine: Engine, rehearsal: Rehearsal
 ) -> NoReturn:
     """Do the role's work and exit. A defect ends up in the app's log, never in the zygote."""
     code = _INTERNAL_FAILURE
@@ -69,8 +68,7 @@ def run_child(
         channel = Channel.from_descriptor(descriptors[0])
         if spawn.role == "spare":
             set_process_name("limpet-spare")
-            warm_up()
-            rehearse_request()
+            rehearsal.run(deadline_seconds=30.0)
         if spawn.role in ("app", "spare"):
             code = _run_app(channel, engine)
         else:

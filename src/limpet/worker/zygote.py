@@ -14,26 +14,16 @@ import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from limpet.engine import open_engine
-from limpet.engine.protocol import Invocation, Limits
-from limpet.trigger.http import rehearse_request
-from limpet.wasi.streams import BufferOutput, BytesInput
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.child import run_child
 from limpet.worker.messages import EngineReady, Exited, MessageError, Spawn, Spawned, SpawnFailed
 from limpet.worker.process import set_process_name
+from limpet.worker.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from limpet.engine.protocol import Engine
 
-# The interpreter rewrites code as it warms up (PEP 659): done here, the pages stay shared.
-_REHEARSALS = 32
-# (module (memory (export "memory") 1) (func (export "_start")))
-_TRIVIAL = bytes.fromhex(
-    "0061736d010000000104016000000302010005030100010713"
-    "02066d656d6f72790200065f737461727400000a040102000b"
-)
+_REHEARSALS = 16
 
 
 def run_zygote(channel: Channel) -> NoReturn:
@@ -44,10 +34,9 @@ def run_zygote(channel: Channel) -> NoReturn:
     )  # the terminal's Ctrl-C is the launcher's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     engine = open_engine("wasmtime")
-    warm_up = _run_first_guest(engine)
+    rehearsal = Rehearsal(engine)
     for _ in range(_REHEARSALS):
-        warm_up()
-        rehearse_request()
+        rehearsal.run()
     channel.send(EngineReady(engine.name, engine.version, engine.artifact_key()))
     gc.collect()
     gc.freeze()
@@ -64,13 +53,13 @@ def run_zygote(channel: Channel) -> NoReturn:
                     os.read(wake_read, 4096)
                     _reap(channel)
                 else:
-                    _serve_one(channel, engine, warm_up, (wake_read, wake_write))
+                    _serve_one(channel, engine, rehearsal, (wake_read, wake_write))
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the agent is gone and takes its zygote along
 
 
 def _serve_one(
-    channel: Channel, engine: Engine, warm_up: Callable[[], None], own: tuple[int, int]
+    channel: Channel, engine: Engine, rehearsal: Rehearsal, own: tuple[int, int]
 ) -> None:
     try:
         received = channel.receive()
@@ -91,7 +80,7 @@ def _serve_one(
         signal.set_wakeup_fd(-1)
         close_all(own)
         channel.close()
-        run_child(message, descriptors, engine, warm_up)
+        run_child(message, descriptors, engine, rehearsal)
     close_all(descriptors)
     channel.send(Spawned(message.worker, pid))
 
@@ -105,27 +94,3 @@ def _reap(channel: Channel) -> None:
         if pid == 0:
             return
         channel.send(Exited(pid, status, usage.ru_maxrss * 1024))
-
-
-def _run_first_guest(engine: Engine) -> Callable[[], None]:
-    """Run an empty guest, so that every fork inherits what a first run sets up; return how to repeat it.
-
-    The module is compiled in a child: a process that has compiled must not fork compilers later
-    (the compiler's thread pool does not survive a fork).
-    """
-    artifact = os.memfd_create("limpet-warm-up", os.MFD_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        os.write(artifact, engine.compile_module(_TRIVIAL)[0])
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if status != 0:
-        raise RuntimeError(f"the engine can't compile an empty module: wait status {status}")
-    program = engine.load(artifact, limits=Limits(memory_bytes=1 << 20))
-    os.close(artifact)
-
-    def run() -> None:
-        output = BufferOutput(0)
-        program.run(Invocation([b"warm-up"], [], BytesInput(b""), output, output, (), 30.0))
-
-    return run
