@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from guests import build_guest
 from running_node import SOURCES, RunningNode, ask
 from workloads import http_app
 
@@ -182,3 +183,21 @@ def test_a_module_that_was_lost_says_so(fresh_node: RunningNode) -> None:
     node.apply(http_app("lost", "echo"))
     node.apply(http_app("lost", "echo", env={"A": "1"}))
     node.wait_ready("lost")
+
+
+def test_a_stored_module_that_was_changed_is_not_run(fresh_node: RunningNode) -> None:
+    node = fresh_node
+    app = http_app("changed", "echo")
+    node.apply(app)
+    node.wait_ready("changed")
+    node.stop()
+    (module,) = (node.data / "modules").iterdir()
+    module.write_bytes(build_guest("no_header").read_bytes())
+    for artifact in (node.data / "artifacts").iterdir():
+        artifact.unlink()
+    node.start()
+    node.wait_reason("changed", "DigestMismatch")
+    assert not module.exists()
+    app["metadata"]["labels"] = {"again": "true"}
+    node.apply(app)
+    assert node.wait_ready("changed", generation=2)["phase"] == "Running"

@@ -60,10 +60,15 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     started_at: float = field(default_factory=time.time)
     ready_at: float | None = None
-    is_idle: bool = False
+    idle_until: float = 0.0
     is_from_zero: bool = False
     stats: Stats | None = None
     prober: Prober | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has had nothing to do for the idle timeout."""
+        return time.monotonic() < self.idle_until
 
     @property
     def name(self) -> str:
@@ -313,7 +318,9 @@ class AppRuntime:
         elif isinstance(message, ProbeResult) and worker.prober is not None:
             worker.prober.on_result(message)
         elif isinstance(message, Notice) and message.reason == "Idle":
-            worker.is_idle = True
+            # It repeats this for as long as it holds: what is not repeated is no longer so.
+            patience = worker.plan.app.http.idle_timeout_seconds or 0.0
+            worker.idle_until = time.monotonic() + 1.5 * patience
             if self.want is Want.RUNNING and all(w.is_idle for w in self.workers.values()):
                 self.has_demand = False
                 self._on_change(self.key)

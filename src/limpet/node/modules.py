@@ -65,6 +65,12 @@ class Modules:
             )
             if not isinstance(answer, Fetched):
                 raise _refusal(answer, "FetchFailed", f"can't fetch {source.location}")
+            if source.digest not in (None, answer.digest):
+                raise PlanError(
+                    "DigestMismatch",
+                    f"{source.location} is {answer.digest}, but the manifest pins {source.digest}",
+                    is_final=True,
+                )
         except BaseException:
             staged.abandon()
             raise
@@ -99,10 +105,13 @@ class Modules:
         try:
             staged, artifact = self._store.stage_artifact(name)
             try:
-                config = write_config(CompileConfig(engine=(await self._zygote.engine()).name))
+                engine = (await self._zygote.engine()).name
+                config = write_config(CompileConfig(engine=engine, digest=digest))
                 answer = await self._run(
                     "compile", config, [module, artifact], seconds=_COMPILE_SECONDS
                 )
+                if isinstance(answer, Failed) and answer.reason == "DigestMismatch":
+                    self._store.remove_module(digest)  # so that it can be uploaded again
                 if not isinstance(answer, Compiled):
                     raise _refusal(answer, "InvalidModule", "can't compile the module")
                 info = ModuleInfo(

@@ -74,6 +74,10 @@ class ModuleStore:
         """Return a read-only descriptor of the module. Raises FileNotFoundError."""
         return os.open(self._module_path(digest), os.O_RDONLY | os.O_CLOEXEC)
 
+    def remove_module(self, digest: str) -> None:
+        """Remove a module that is not what its name says."""
+        self._module_path(digest).unlink(missing_ok=True)
+
     def create_module(self) -> StagedModule:
         """Begin to write a module whose digest is checked at the end."""
         return StagedModule(self)

@@ -225,7 +225,8 @@ class HttpTrigger:
     def _answer(self, exchange: Exchange, response: Response) -> None:
         exchange.respond(response)
         now = time.monotonic()
-        self.last_request_at = now
+        if not isinstance(exchange, _ProbeExchange):  # the platform's own curiosity is no demand
+            self.last_request_at = now
         self.requests += 1
         if response.status >= 500:
             self.failed += 1

@@ -425,11 +425,12 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
                 raise
-            self.pause_accepting()
-            self.loop.call_later(0.1, self.resume_accepting)
-            return
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.pause_accepting()
+                self.loop.call_later(0.1, self.resume_accepting)
+            return  # the rest is the lost client's network speaking (accept(2), "Error handling")
         client.setblocking(False)
         peer = address[0].encode() if isinstance(address, tuple) else b""
         connection = Connection(self, client, peer, self._ports[descriptor])

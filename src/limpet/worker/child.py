@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import os
 import signal
 import socket
@@ -105,9 +106,13 @@ def _run_task(
 def _compile(
     channel: Channel, config: CompileConfig, descriptors: list[int], engine: Engine
 ) -> int:
-    del config  # one engine so far: the zygote's
     module_file, artifact_file = descriptors
     module = os.pread(module_file, os.fstat(module_file).st_size, 0)
+    digest = f"sha256:{hashlib.sha256(module).hexdigest()}"
+    if digest != config.digest:
+        text = f"the stored module is {digest}, not {config.digest}; apply the app again"
+        channel.send(Failed("DigestMismatch", text, False))
+        return 1
     try:
         artifact, info = engine.compile_module(module)
         view = memoryview(artifact)

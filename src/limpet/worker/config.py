@@ -53,9 +53,13 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
-    """A compile process. Descriptors: the module to read, the artifact to write."""
+    """A compile process. Descriptors: the module to read, the artifact to write.
+
+    The module must have this digest, whoever put it into the store.
+    """
 
     engine: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
