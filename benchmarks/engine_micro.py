@@ -2,7 +2,8 @@
 
     PYTHONPATH=src:tests/corpus python -m benchmarks.engine_micro
 
-Medians in microseconds. Both sides take turns in one process, so that they see the same machine.
+Medians in microseconds. The sides take turns, so that they see the same machine, each turn in a process
+of its own, so that neither sees the other's threads and mappings.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import os
 import tempfile
 import time
+from array import array
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -62,17 +65,37 @@ CALLS: dict[str, tuple[int, ...]] = {
 }
 
 
-def _medians(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        for _ in range(50):
+def _time_in_child(prepare: Callable[[], Callable[[], object]], runs: int) -> list[float]:
+    """How long what `prepare` returns took each time, in a forked process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        function = prepare()
+        for _ in range(max(runs // 10, 3)):
             function()
-    for _ in range(rounds):
-        for name, function in functions.items():
-            for _ in range(20):
-                start = time.perf_counter_ns()
-                function()
-                times[name].append((time.perf_counter_ns() - start) / 1000)
+        times = array("d")
+        for _ in range(runs):
+            start = time.perf_counter_ns()
+            function()
+            times.append((time.perf_counter_ns() - start) / 1000)
+        with open(writer, "wb") as file:
+            file.write(times.tobytes())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        found = array("d", file.read())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return found.tolist()
+
+
+def _medians(
+    sides: dict[str, Callable[[], Callable[[], object]]], *, turns: int, runs: int
+) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(turns):
+        for name, prepare in sides.items():
+            times[name] += _time_in_child(prepare, runs)
     return {name: median(found) for name, found in times.items()}
 
 
@@ -126,29 +149,33 @@ class _WasmtimePy:
         store.close()
 
 
-def _measure_runs(engine: Engine, rounds: int) -> None:
+def _measure_runs(engine: Engine, turns: int) -> None:
     modules = {"trivial": parse_wat(TRIVIAL), "CGI": build_c(CGI, "-Wl,-z,stack-size=65536")}
-    with tempfile.TemporaryDirectory() as folder:
-        functions: dict[str, Callable[[], object]] = {}
-        for name, module in modules.items():
+    sides: dict[str, Callable[[], Callable[[], object]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind, module in modules.items():
             program = _load(engine, module)
-            reference = _WasmtimePy(module, Path(folder))
-            functions[f"{name}, Limpet"] = lambda program=program: _run_limpet(program, None)
-            functions[f"{name}, Limpet with a deadline"] = lambda program=program: _run_limpet(
-                program, 10
-            )
-            functions[f"{name}, wasmtime-py"] = reference.run
-            if name == "CGI":
-                expected = _run_limpet(program, None)
-                reference.run()
-                found = reference.output.read_bytes()
-                assert found == expected, found
+            for label, seconds in (("", None), (" with a deadline", 10.0)):
+                run = partial(_run_limpet, program, seconds)
+                sides[f"{kind}, Limpet{label}"] = partial(_just, run)
+            sides[f"{kind}, wasmtime-py"] = partial(_prepare_wasmtime_py, module, folder)
         print("store + instantiate + call + clean up:")
-        for name, found in _medians(functions, rounds).items():
-            print(f"  {name:32} {found:8.1f}")
+        for label, found in _medians(sides, turns=turns, runs=500).items():
+            print(f"  {label:32} {found:8.1f}")
+        expected = _run_limpet(program, None)
+        assert (folder / "output").read_bytes() == expected
 
 
-def _measure_calls(engine: Engine, rounds: int) -> None:
+def _just(run: Callable[[], object]) -> Callable[[], object]:
+    return run
+
+
+def _prepare_wasmtime_py(module: bytes, folder: Path) -> Callable[[], object]:
+    return _WasmtimePy(module, folder).run
+
+
+def _measure_calls(engine: Engine, turns: int) -> None:
     print("one host call:")
     names = {"i": "i32", "j": "i64", "s": "i64"}
     for name, arguments in CALLS.items():
@@ -165,19 +192,19 @@ def _measure_calls(engine: Engine, rounds: int) -> None:
               (drop (call $call {values}))
               (local.set $n (i32.add (local.get $n) (i32.const 1)))
               (br_if $l (i32.lt_u (local.get $n) (i32.const {CALLS_PER_RUN}))))))""")
-        program = _load(engine, module)
-        found = _medians({name: lambda program=program: _run_limpet(program, None)}, rounds // 20)
+        run = partial(_run_limpet, _load(engine, module), None)
+        found = _medians({name: partial(_just, run)}, turns=turns, runs=20)
         print(f"  {name:32} {found[name] / CALLS_PER_RUN:8.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=100, help="of 20 runs each (100)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--turns", type=int, default=10, help="of 500 runs each (10)")
+    turns = parser.parse_args().turns
     engine = open_engine()
-    print(f"{engine.artifact_key()}; medians in microseconds")
-    _measure_runs(engine, rounds)
-    _measure_calls(engine, rounds)
+    print(f"{engine.artifact_key()}; medians in microseconds", flush=True)
+    _measure_runs(engine, turns)
+    _measure_calls(engine, turns)
 
 
 if __name__ == "__main__":
