@@ -285,3 +285,17 @@ def test_a_job_under_way_runs_again_after_a_restart(fresh_node: RunningNode) -> 
     assert node.status("slow")["phase"] == "Running"
     node.delete("Job", "slow")
     wait_for(lambda: node.is_gone("slow"), "the app's end")
+
+
+def test_an_app_and_its_volume_are_deleted_together(node: RunningNode) -> None:
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "together"}}
+    owner = http_app("owner", "fill_volume", mounts={"/data": "data"}, volumes=[volume])
+    node.apply(claim("together"), owner)
+    node.wait_ready("owner")
+    folder = node.data / "volumes" / "default"
+    assert (folder / "together").exists()
+    node.delete("Deployment", "owner")
+    node.delete("PersistentVolumeClaim", "together")  # while the app may still drain
+    assert not (folder / "together").exists()
+    wait_for(lambda: node.is_gone("owner"), "the app's end")
+    wait_for(lambda: not list(folder.glob(".retired-*")), "the data's end")

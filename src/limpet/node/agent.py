@@ -135,6 +135,7 @@ class Agent:
         self.store.open()
         self.events.load()
         self._load()
+        self._volumes.remove_retired()
         self._launcher.set_blocking(False)
         loop.add_reader(self._launcher.fileno(), self._read_launcher)
         await api.start(self.settings.node.socket_path)
@@ -328,12 +329,18 @@ class Agent:
             runtime.want = Want.DELETED
             runtime.unprepare()
         elif isinstance(resource, PersistentVolumeClaim):
-            self._volumes.remove_claim(resource.namespace, resource.name)
+            self._volumes.retire_claim(resource.namespace, resource.name)
+            self._remove_retired_volumes()
         self._replan()
+
+    def _remove_retired_volumes(self) -> None:
+        """Remove the data of deleted claims, once no app is left that drains."""
+        if all(runtime.want is Want.RUNNING for runtime in self.apps.values()):
+            self._volumes.remove_retired()
 
     def _check_unused(self, claim: PersistentVolumeClaim) -> None:
         for runtime in self.apps.values():
-            for mount in runtime.app.mounts:
+            for mount in runtime.app.mounts if runtime.want is Want.RUNNING else ():
                 if (
                     mount.kind == "PersistentVolumeClaim"
                     and mount.source == claim.name
@@ -452,6 +459,7 @@ class Agent:
         runtime.log.remove()
         self._volumes.remove_app(runtime.key)
         del self.apps[runtime.key]
+        self._remove_retired_volumes()
         self._close_listeners()
 
     def _close_listeners(self) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from limpet.plan import AppKey, PlannedMount
 
 
+_RETIRED = ".retired-"  # no claim can have such a name
+
+
 class Volumes:
     """Makes, opens and removes the folders below a data directory.
 
@@ -51,10 +54,16 @@ class Volumes:
         folder = self._apps / key.namespace / key.name
         _remove_tree(folder)
 
-    def remove_claim(self, namespace: str, name: str) -> None:
-        """Remove a volume and everything in it."""
+    def retire_claim(self, namespace: str, name: str) -> None:
+        """Take a volume's name away at once; guests that still drain keep the folder they opened."""
         folder = self._claims / namespace / name
-        _remove_tree(folder)
+        if folder.exists():
+            folder.rename(folder.with_name(f"{_RETIRED}{os.urandom(8).hex()}"))
+
+    def remove_retired(self) -> None:
+        """Remove the volumes whose names were taken away, and everything in them."""
+        for folder in self._claims.glob(f"*/{_RETIRED}*"):
+            _remove_tree(folder)
 
 
 def _write_files(parent: Path, files: Sequence[tuple[str, bytes]]) -> Path:

@@ -124,10 +124,12 @@ def test_a_claim_outlives_its_app(volumes, opened, tmp_path):
     assert os.path.exists(f"{data}/file")
     assert not os.path.exists(scratch)
     assert os.path.exists(other)
-    volumes.remove_claim("default", "data")
+    volumes.retire_claim("default", "data")
+    volumes.remove_retired()
     assert not os.path.exists(data)
 
 
 def test_removing_what_is_not_there_is_fine(volumes):
     volumes.remove_app(KEY)
-    volumes.remove_claim("default", "data")
+    volumes.retire_claim("default", "data")
+    volumes.remove_retired()
