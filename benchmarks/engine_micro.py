@@ -25,6 +25,7 @@ from limpet.engine import open_engine
 from limpet.engine.protocol import Engine, Invocation, Limits, Program
 from limpet.wasi import abi
 from limpet.wasi.streams import BufferOutput, BytesInput
+from limpet.wasi.strings import Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ int main(void) {
   printf("Content-Type: text/plain\r\n\r\n%s %s: %zu bytes\n", method, path, n);
   fwrite(body, 1, 64, stdout);
 }"""
-ENV = tuple(
+ENV = Strings(
     b"GATEWAY_INTERFACE=CGI/1.1 SERVER_PROTOCOL=HTTP/1.1 SERVER_NAME=localhost SERVER_PORT=8000 "
     b"SCRIPT_NAME= REMOTE_ADDR=127.0.0.1 REQUEST_METHOD=POST PATH_INFO=/hello/world QUERY_STRING=a "
     b"HTTP_HOST=localhost:8000 HTTP_USER_AGENT=bench HTTP_ACCEPT=*/*".split()
@@ -112,7 +113,12 @@ def _run_limpet(program: Program, deadline_seconds: float | None) -> bytes:
     output = BufferOutput(1 << 20)
     program.run(
         Invocation(
-            (b"guest",), ENV, BytesInput(BODY), output, output, deadline_seconds=deadline_seconds
+            Strings([b"guest"]),
+            ENV,
+            BytesInput(BODY),
+            output,
+            output,
+            deadline_seconds=deadline_seconds,
         )
     )
     return output.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from benchmarks.processes import read_cpu_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_VARYING = Path(__file__).with_name("varying.lua")
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -27,17 +29,26 @@ class Load:
 
 
 def run_load(
-    port: int, *, pids: Sequence[int], connections: int, seconds: float, cores: Iterable[int]
+    port: int,
+    *,
+    pids: Sequence[int],
+    connections: int,
+    seconds: float,
+    cores: Iterable[int],
+    is_varying: bool = False,
 ) -> Load:
     """Load a server whose processes these are, from these cores.
 
+    Every request is the same, byte for byte, or with `is_varying` none like the one before.
     Raises RuntimeError when an answer was not a good one.
     """
+    script = ["--script", str(_VARYING)] if is_varying else []
     before = read_cpu_seconds(pids)
     done = subprocess.run(
         [
             *("taskset", "-c", ",".join(map(str, cores))),
             *("wrk", "--threads", "1", "--connections", str(connections), "--latency"),
+            *script,
             *("--duration", f"{max(1, round(seconds))}s", f"http://127.0.0.1:{port}/"),
         ],
         check=True,

@@ -30,6 +30,7 @@ from limpet.trigger.http import HttpTrigger
 from limpet.trigger.server import Exchange, Server
 from limpet.wasi.preview1 import FUNCTIONS
 from limpet.wasi.streams import BufferOutput, BytesInput
+from limpet.wasi.strings import Strings
 from limpet.worker.config import WorkerConfig
 from limpet.worker.loop import Loop
 
@@ -180,10 +181,11 @@ def time_calls() -> dict[str, float]:
 def _time_runs(program: Program) -> float:
     env = [b"REQUEST_METHOD=GET", b"PATH_INFO=/", b"QUERY_STRING="]
     env += [b"VARIABLE_%d=a value of some length" % index for index in range(16)]
+    args = Strings([b"hello"])
     started = time.process_time_ns()
     for _ in range(_RUNS):
         output = BufferOutput(1 << 20)
-        program.run(Invocation([b"hello"], env, BytesInput(b""), output, output, (), 30.0))
+        program.run(Invocation(args, Strings(env), BytesInput(b""), output, output, (), 30.0))
     return (time.process_time_ns() - started) / _RUNS / 1e3
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS = (1, 16, 32)
 _LIMPET = "Limpet"
+_VARYING = "Limpet, every request different"
 _CPU = "cpu_micros_per_request"
 # Where the promise about the processor's time is read.
 _TARGET_CONNECTIONS = 16
@@ -40,7 +41,7 @@ def _measure_cores(lab: Lab, node: Node, count: int) -> Result:
         port = node.deploy(app, workers=count)
         node.wait_for(app, "Running", workers=count)
         pin(node.workers(app), cores)
-        servers = {_LIMPET: (port, node.workers(app))}
+        servers = {name: (port, node.workers(app)) for name in (_LIMPET, _VARYING)}
         for mode in MODES:
             peer = stack.enter_context(Peer(lab, mode, cores=cores))
             servers[f"`wasmtime serve`, {mode}"] = (peer.port, peer.pids)
@@ -56,6 +57,7 @@ def _measure_cores(lab: Lab, node: Node, count: int) -> Result:
                         connections=connections,
                         seconds=lab.bounds.load_seconds,
                         cores=client_cores,
+                        is_varying=name == _VARYING,
                     )
                     found[connections][name].append(load)
     return {

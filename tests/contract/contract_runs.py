@@ -12,6 +12,7 @@ from guest_builds import build_c, parse_wat
 
 from limpet.engine.protocol import Invocation, Limits
 from limpet.wasi.streams import BufferOutput, BytesInput
+from limpet.wasi.strings import Strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +52,15 @@ class Loader:
 def invoke(**changes: Any) -> Invocation:
     """An invocation with nothing in it, but for what is given."""
     values: dict[str, Any] = {
-        "args": (b"guest",),
-        "env": (),
+        "args": [b"guest"],
+        "env": [],
         "stdin": BytesInput(b""),
         "stdout": BufferOutput(1 << 20),
         "stderr": BufferOutput(1 << 20),
     }
-    return Invocation(**(values | changes))
+    values |= changes
+    values |= {name: Strings(values[name]) for name in ("args", "env")}
+    return Invocation(**values)
 
 
 def run_and_read(program: Program, **changes: Any) -> tuple[Outcome, bytes]:

@@ -16,6 +16,7 @@ from guest_builds import CORPUS, compile_for_cli, find_cli
 from limpet.engine import open_engine
 from limpet.engine.protocol import Invocation, Limits, Outcome, OutcomeKind, Preopen
 from limpet.wasi.streams import BufferOutput, BytesInput
+from limpet.wasi.strings import Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,8 +131,8 @@ def run_limpet(module: bytes, setup: Setup, *, deadline_seconds: float = 30) -> 
             preopens.append(Preopen(guest_path.encode(), descriptor, is_read_only))
         outcome = program.run(
             Invocation(
-                args=(b"guest", *setup.args),
-                env=setup.env,
+                args=Strings([b"guest", *setup.args]),
+                env=Strings(setup.env),
                 stdin=BytesInput(setup.stdin),
                 stdout=stdout,
                 stderr=stderr,

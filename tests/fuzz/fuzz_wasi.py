@@ -30,6 +30,7 @@ from limpet.wasi.memory import GuestMemory
 from limpet.wasi.preview1 import FUNCTIONS
 from limpet.wasi.run import WasiRun
 from limpet.wasi.streams import BufferOutput, BytesInput
+from limpet.wasi.strings import Strings
 
 CANARY = bytes(range(256)) * 16
 MEMORY_BYTES = 3 * 65536
@@ -61,8 +62,8 @@ class Guest:
             os.open(root / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("work", "fixed")
         ]
         invocation = Invocation(
-            args=(b"guest", b"argument"),
-            env=(b"A=b", b"C=" + b"d" * rng.choice((0, 1, 100, 10_000))),
+            args=Strings([b"guest", b"argument"]),
+            env=Strings([b"A=b", b"C=" + b"d" * rng.choice((0, 1, 100, 10_000))]),
             stdin=BytesInput(os.urandom(rng.choice((0, 10, 10_000)))),
             stdout=BufferOutput(1 << 20),
             stderr=BufferOutput(1 << 16),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from limpet.api.routes import LogStreamResponse, Routes
 from limpet.errors import UnavailableError
 from limpet.http1.connection import ConnectionLimits, HttpConnection
-from limpet.http1.message import encode_head
+from limpet.http1.message import encode_head, encode_lines
 from limpet.store.files import make_directory
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None, "requests come after the connection"
         headers = [(b"Content-Type", answer.content_type)]
-        transport.write(encode_head(200, headers, length=None, keeps_alive=False, minor_version=1))
+        lines = encode_lines(200, headers)
+        transport.write(encode_head(200, lines, length=None, keeps_alive=False, minor_version=1))
         async with contextlib.aclosing(answer.chunks) as chunks:
             async for chunk in chunks:
                 transport.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from limpet.wasi.streams import InputStream, OutputStream
+    from limpet.wasi.strings import Strings
 
 
 class ModuleError(InvalidInputError):
@@ -64,8 +65,8 @@ class Invocation:
     `deadline_seconds` counts from the start of the run; None means no deadline.
     """
 
-    args: Sequence[bytes]
-    env: Sequence[bytes]
+    args: Strings
+    env: Strings
     stdin: InputStream
     stdout: OutputStream
     stderr: OutputStream

@@ -22,6 +22,7 @@ from limpet.http1.message import (
     Request,
     Response,
     encode_head,
+    encode_lines,
     encode_response,
     plain,
 )
@@ -29,11 +30,14 @@ from limpet.http1.message import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_END_OF_HEAD = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What a host, an address in brackets and a port are made of (RFC 3986, 3.2.2).
 _HOST_CHARACTERS = (
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:[]"
 )
+# Repeated heads up to this size are recognised: each connection remembers one.
+_MAX_REPEATED_BYTES = 1024
 _SUPPORTED_MINORS = {"1.0": 0, "1.1": 1}
 
 
@@ -65,18 +69,23 @@ class HttpConnection:
         "_body",
         "_body_bytes",
         "_choose_sink",
+        "_count",
         "_expects_continue",
         "_has_stopped",
         "_head_bytes",
         "_headers",
         "_in_head",
+        "_is_between",
         "_is_chunking",
         "_keeps_alive",
+        "_latest",
         "_limits",
         "_minor",
         "_on_request",
         "_parser",
         "_refusal",
+        "_repeated",
+        "_repeated_data",
         "_sink",
         "_target",
         "_unanswered",
@@ -100,6 +109,12 @@ class HttpConnection:
         self._is_chunking = False
         self._has_stopped = False
         self._expects_continue = False
+        # What the client sent last and the request that it was; see `_learn_repetition`.
+        self._repeated_data = b""
+        self._repeated: Request | None = None
+        self._latest: Request | None = None
+        self._count = 0
+        self._is_between = True
         self._reset()
         self.output: list[bytes] = []
         self.is_closing = False
@@ -128,9 +143,16 @@ class HttpConnection:
         """Take bytes from the client. After `is_closing` they are ignored."""
         if self.is_closing or self._has_stopped or self._refusal is not None:
             return
+        if self._repeated is not None:
+            if data == self._repeated_data:
+                self._hand_out(self._repeated)
+                return
+            self._repeated = None
         self._head_bytes += len(data)
+        count = self._count
         try:
             self._parser.feed_data(data)
+            self._learn_repetition(data, count)
         except httptools.HttpParserUpgrade:
             # The request was complete and handed out. What follows is another protocol's: a server
             # may ignore Upgrade (RFC 9110, 7.8), and then only closing tells the two sides apart.
@@ -145,6 +167,38 @@ class HttpConnection:
         if self._head_bytes > self._limits.head_bytes and self._refusal is None:
             self._refuse_head(self._head_bytes)
         self._flush_refusal()
+
+    def _learn_repetition(self, data: bytes, count: int) -> None:
+        """Keep `data` when it was exactly one request without a body.
+
+        Clients on lasting connections ask the same again and again: a poll, a probe, a dashboard. Only
+        what began and ended where the parser is between two requests means the same when it is repeated.
+        """
+        began_between = self._is_between
+        self._is_between = (
+            self._in_head
+            and not self._target
+            and not self._head_bytes
+            and data.endswith(_END_OF_HEAD)
+        )
+        request = self._latest
+        if (
+            began_between
+            and self._is_between
+            and request is not None
+            and self._count == count + 1
+            and request.keeps_alive
+            and self._choose_sink is None
+            and len(data) <= _MAX_REPEATED_BYTES
+        ):
+            self._repeated_data = data
+            self._repeated = request
+
+    def _hand_out(self, request: Request) -> None:
+        self._unanswered.append(
+            (request.method == b"HEAD", request.keeps_alive, request.minor_version)
+        )
+        self._on_request(request)
 
     def respond(self, response: Response) -> None:
         """Answer the oldest unanswered request."""
@@ -170,7 +224,11 @@ class HttpConnection:
         self._unanswered[0] = (is_head, keeps_alive, minor)
         self.output.append(
             encode_head(
-                status, headers, length=length, keeps_alive=keeps_alive, minor_version=minor
+                status,
+                encode_lines(status, headers),
+                length=length,
+                keeps_alive=keeps_alive,
+                minor_version=minor,
             )
         )
 
@@ -377,9 +435,10 @@ class HttpConnection:
             self._keeps_alive,
             self._sink,
         )
-        self._unanswered.append((method == b"HEAD", self._keeps_alive, self._minor))
+        self._latest = None if body else request
+        self._count += 1
         self._reset()
-        self._on_request(request)
+        self._hand_out(request)
         if self.is_closing:
             raise _Refused  # it was answered at once, as the last one
 

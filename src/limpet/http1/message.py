@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,8 @@ _date_line = b""
 class Request:
     """One request with its whole body. Header names keep the client's case, in wire order.
 
-    `sink` took the body when the owner chose one; `body` is empty then.
+    `sink` took the body when the owner chose one; `body` is empty then. `derived` is the owner's: when
+    a client repeats its request byte for byte, the owner finds there what it made of the first one.
     """
 
     method: bytes
@@ -36,6 +37,7 @@ class Request:
     minor_version: int
     keeps_alive: bool
     sink: BodySink | None = None
+    derived: Any = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header, its name given in lower case."""
@@ -47,11 +49,15 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """An answer; framing headers (Content-Length, Connection, Date) are added on the wire."""
+    """An answer; framing headers (Content-Length, Connection, Date) are added on the wire.
+
+    `lines` is what `encode_lines` makes of status and headers, when somebody has it already.
+    """
 
     status: int
     headers: Iterable[Header] = ()
     body: bytes = b""
+    lines: bytes | None = None
 
 
 def plain(status: int, text: str, *headers: Header) -> Response:
@@ -67,32 +73,36 @@ def plain(status: int, text: str, *headers: Header) -> Response:
     )
 
 
+def encode_lines(status: int, headers: Iterable[Header]) -> bytes:
+    """Encode the status line and the headers that are not about framing."""
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b""))]
+    lines += [b"%s: %s\r\n" % header for header in headers]
+    return b"".join(lines)
+
+
 def encode_head(
     status: int,
-    headers: Iterable[Header],
+    lines: bytes,
     *,
     length: int | None,
     keeps_alive: bool,
     minor_version: int,
 ) -> bytes:
-    """Encode the status line and headers.
+    """Complete what `encode_lines` made to a head.
 
     `length` None means a chunked body, for an HTTP/1.0 client one that ends with the connection.
     """
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"")), _date()]
-    for name, value in headers:
-        lines.append(b"%s: %s\r\n" % (name, value))
+    framing = b""
     if status >= 200 and status not in BODILESS:
         if length is not None:
-            lines.append(b"Content-Length: %d\r\n" % length)
+            framing = b"Content-Length: %d\r\n" % length
         elif minor_version:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
+            framing = b"Transfer-Encoding: chunked\r\n"
     if not keeps_alive:
-        lines.append(b"Connection: close\r\n")
+        framing += b"Connection: close\r\n"
     elif minor_version == 0:
-        lines.append(b"Connection: keep-alive\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        framing += b"Connection: keep-alive\r\n"
+    return b"%s%s%s\r\n" % (lines, _date(), framing)
 
 
 def encode_response(
@@ -100,9 +110,10 @@ def encode_response(
 ) -> bytes:
     """Encode a whole response; for HEAD the body is left out and its length kept."""
     body = response.body
+    lines = response.lines
     head = encode_head(
         response.status,
-        response.headers,
+        encode_lines(response.status, response.headers) if lines is None else lines,
         length=len(body),
         keeps_alive=keeps_alive,
         minor_version=minor_version,

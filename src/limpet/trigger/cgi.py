@@ -11,7 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 from limpet import __version__
 from limpet.errors import LimpetError
-from limpet.http1.message import Header, Request, Response
+from limpet.http1.message import Header, Request, Response, encode_lines
+from limpet.wasi.strings import Strings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ _DROPPED_FROM_GUEST = frozenset(
     ]
 )
 _MAX_CACHED = 256
+_MAX_CACHED_BYTES = 512
+_Head = tuple[int, list[Header], bytes]
 
 
 class CgiError(LimpetError):
@@ -79,7 +82,7 @@ class EnvironmentBuilder:
             self._names[b"authorization"] = None
         self._hidden = frozenset(self._names)
 
-    def build(self, request: Request, *, peer: bytes, port: bytes) -> list[bytes]:
+    def build(self, request: Request, *, peer: bytes, port: bytes) -> Strings:
         """Return `NAME=value` items. Raises `RequestError` for a path that no string can hold."""
         fields = self._header_fields(request.headers)
         host = fields.get(b"HTTP_HOST=", b"")
@@ -104,7 +107,7 @@ class EnvironmentBuilder:
         if request.body:
             env.append(b"CONTENT_LENGTH=%d" % len(request.body))
         env += [name + value for name, value in fields.items()]
-        return env
+        return Strings(env)
 
     def _header_fields(self, headers: Sequence[Header]) -> Mapping[bytes, bytes]:
         fields: dict[bytes, bytes] = {}
@@ -141,46 +144,50 @@ class EnvironmentBuilder:
 
 
 class ResponseParser:
-    """Reads handlers' output; header lines that an app repeats are checked once."""
+    """Reads handlers' output; a head that an app repeats is checked and encoded once."""
 
     def __init__(self) -> None:
-        self._lines: dict[bytes, Header] = {}
+        self._heads: dict[bytes, _Head] = {}
 
     def parse(self, output: bytes) -> Response:
         """Return the response. Raises `CgiError` saying what is wrong with the output."""
-        head, body = _split(output)
-        status = 0
-        location = False
-        headers: list[Header] = []
-        for line in head.split(b"\n"):
-            header = self._lines.get(line)
-            if header is None:
-                header = self._learn_line(line)
-            key = header[0].lower()
-            if key == b"status":
-                status = _parse_status(header[1])
-            elif key not in _DROPPED_FROM_GUEST:
-                headers.append(header)
-                location = location or key == b"location"
-        if not status:
-            status = 302 if location else 200
-        return Response(status, headers, body)
+        text, body = _split(output)
+        head = self._heads.get(text)
+        if head is None:
+            head = _parse_head(text)
+            if len(self._heads) < _MAX_CACHED and len(text) < _MAX_CACHED_BYTES:
+                self._heads[text] = head
+        status, headers, lines = head
+        return Response(status, headers, body, lines)
 
-    def _learn_line(self, line: bytes) -> Header:
-        name, separator, value = line.rstrip(b"\r").partition(b":")
-        value = value.strip(b" \t")
-        if not separator or not name or name.translate(None, _TOKEN):
-            raise CgiError(
-                f"the handler's output has no valid header block: {line[:60]!r} is not `Name: value`"
-            )
-        if value.translate(None, _CONTROLS) != value:
-            raise CgiError(
-                f"the handler's header {name[:60]!r} has control characters in its value"
-            )
-        header = (name, value)
-        if len(self._lines) < _MAX_CACHED and len(line) < 256:
-            self._lines[line] = header
-        return header
+
+def _parse_head(text: bytes) -> _Head:
+    status = 0
+    location = False
+    headers: list[Header] = []
+    for line in text.split(b"\n"):
+        header = _parse_line(line)
+        key = header[0].lower()
+        if key == b"status":
+            status = _parse_status(header[1])
+        elif key not in _DROPPED_FROM_GUEST:
+            headers.append(header)
+            location = location or key == b"location"
+    if not status:
+        status = 302 if location else 200
+    return status, headers, encode_lines(status, headers)
+
+
+def _parse_line(line: bytes) -> Header:
+    name, separator, value = line.rstrip(b"\r").partition(b":")
+    value = value.strip(b" \t")
+    if not separator or not name or name.translate(None, _TOKEN):
+        raise CgiError(
+            f"the handler's output has no valid header block: {line[:60]!r} is not `Name: value`"
+        )
+    if value.translate(None, _CONTROLS) != value:
+        raise CgiError(f"the handler's header {name[:60]!r} has control characters in its value")
+    return name, value
 
 
 def _split(output: bytes) -> tuple[bytes, bytes]:

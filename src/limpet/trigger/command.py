@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limpet.engine.protocol import Invocation, Outcome
 from limpet.wasi.streams import DescriptorOutput, NullInput
+from limpet.wasi.strings import Strings
 from limpet.worker.loop import READ
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class CommandTrigger:
         self._program = program
         self._on_finished = on_finished
         self._invocation = Invocation(
-            [argument.encode() for argument in config.args],
-            [f"{name}={value}".encode() for name, value in config.env],
+            Strings(argument.encode() for argument in config.args),
+            Strings(f"{name}={value}".encode() for name, value in config.env),
             NullInput(),
             DescriptorOutput(1),
             DescriptorOutput(2),

@@ -22,6 +22,7 @@ from limpet.telemetry.histogram import Histogram
 from limpet.trigger.cgi import CgiError, EnvironmentBuilder, RequestError, ResponseParser
 from limpet.trigger.server import Exchange, Server
 from limpet.wasi.streams import BufferOutput, BytesInput, DescriptorOutput
+from limpet.wasi.strings import Strings
 from limpet.worker.loop import READ
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class HttpTrigger:
         self._log = log
         self._prefix = config.path.rstrip("/").encode()
         self._methods = frozenset(method.encode() for method in config.methods)
-        self._args = [argument.encode() for argument in config.args]
+        self._args = Strings(argument.encode() for argument in config.args)
         self._environment = EnvironmentBuilder(
             prefix=self._prefix,
             variables=[f"{name}={value}".encode() for name, value in config.env],
@@ -117,7 +118,8 @@ class HttpTrigger:
 
     def _on_exchange(self, exchange: Exchange) -> None:
         request = exchange.request
-        refusal = self._refusal(request)
+        # What was derived from a request was derived because it was not refused.
+        refusal = self._refusal(request) if request.derived is None else None
         if refusal is not None:
             exchange.respond(refusal)
         elif not (self._is_threaded or self._queue or self.in_flight):
@@ -167,10 +169,13 @@ class HttpTrigger:
     def run(self, request: Request, *, peer: bytes, port: bytes, seconds: float) -> Response:
         """Run the guest once and turn what came of it into a response."""
         started = time.monotonic()
-        try:
-            env = self._environment.build(request, peer=peer, port=port)
-        except RequestError as error:
-            return plain(400, str(error))
+        env: Strings | None = request.derived
+        if env is None:
+            try:
+                env = self._environment.build(request, peer=peer, port=port)
+            except RequestError as error:
+                return plain(400, str(error))
+            request.derived = env
         stdout = BufferOutput(self._config.max_response_bytes)
         outcome = self._program.run(
             Invocation(

@@ -176,7 +176,7 @@ class Connection:
             self._server.on_exchange(Exchange(self, request, time.monotonic()))
         if self._http.output:
             self._write()
-        elif not self.is_closed:
+        elif self._backlog or self._events != READ:
             self._watch()
 
     def respond(self, response: Response) -> None:
@@ -267,6 +267,8 @@ class Connection:
 
     def _watch(self) -> None:
         """Watch for what this connection can take now: no reading while the client is behind."""
+        if self.is_closed:
+            return
         events = WRITE if self._pending else 0
         is_behind = self._pending or self._backlog
         if not self._peer_is_done and (not is_behind or self._lingered >= 0):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from limpet.wasi import abi, errnos
@@ -16,11 +14,9 @@ from limpet.wasi.arguments import check_enum, check_flags
 from limpet.wasi.endings import GuestExit, GuestTrap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from limpet.wasi.run import WasiRun
+    from limpet.wasi.strings import Strings
 
-_plus_one = (1).__add__
 # Wasmtime's bounds: larger statuses and requests end the guest.
 _EXIT_STATUS_END = 126
 _RANDOM_MAX_BYTES = 64 << 20
@@ -31,28 +27,26 @@ _RESOLUTIONS_NS = (
 )
 
 
-def _sizes_get(run: WasiRun, items: Sequence[bytes], count_at: int, size_at: int) -> int:
+def _sizes_get(run: WasiRun, strings: Strings, count_at: int, size_at: int) -> int:
     memory = run.memory
-    memory.write_u32(count_at, len(items))
-    memory.write_u32(size_at, sum(map(len, items)) + len(items))
+    memory.write_u32(count_at, len(strings))
+    memory.write_u32(size_at, len(strings.joined()))
     return errnos.SUCCESS
 
 
-def _strings_get(run: WasiRun, items: Sequence[bytes], pointers_at: int, strings_at: int) -> int:
+def _strings_get(run: WasiRun, strings: Strings, pointers_at: int, strings_at: int) -> int:
     """Write NUL-terminated strings in a row, and an array of pointers to them."""
-    if not items:
+    if not strings:
         return errnos.SUCCESS
     memory = run.memory
-    joined = b"\0".join((*items, b""))
-    size = 4 * len(items)
+    joined = strings.joined()
+    size = 4 * len(strings)
     # Checking the strings' place first also keeps the pointers within 32 bits.
     memory.require(strings_at, len(joined))
     memory.require(pointers_at, size, 4)
-    # Every request of every handler comes here: no loop in Python over its variables.
-    pointers = array("I", accumulate(map(_plus_one, map(len, items)), initial=strings_at))
-    end = pointers.pop()
-    memory.view[pointers_at : pointers_at + size] = pointers.tobytes()
-    memory.view[strings_at:end] = joined
+    view = memory.view
+    view[pointers_at : pointers_at + size] = strings.pointers(strings_at)
+    view[strings_at : strings_at + len(joined)] = joined
     return errnos.SUCCESS
 
 

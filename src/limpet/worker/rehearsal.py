@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from limpet.engine.protocol import Invocation, Limits
 from limpet.trigger.http import rehearse_request
 from limpet.wasi.streams import BufferOutput, BytesInput
+from limpet.wasi.strings import Strings
 
 if TYPE_CHECKING:
     from limpet.engine.protocol import Engine
@@ -41,7 +42,7 @@ _GUEST = bytes.fromhex(
     "0810011a410041004101410810021a410141004101410810031a0b0b0e010041000b08001000000800000000"
     "27046e616d65012005000573697a6573010367657402047265616403057772697465040465786974"
 )
-_ENVIRONMENT = [b"REQUEST_METHOD=GET", b"PATH_INFO=/", b"QUERY_STRING=", b"HTTP_HOST=localhost"]
+_ENVIRONMENT = (b"REQUEST_METHOD=GET", b"PATH_INFO=/", b"QUERY_STRING=", b"HTTP_HOST=localhost")
 
 
 class Rehearsal:
@@ -57,8 +58,8 @@ class Rehearsal:
         output = BufferOutput(1 << 10)
         program.run(
             Invocation(
-                [b"rehearsal"],
-                _ENVIRONMENT,
+                Strings([b"rehearsal"]),
+                Strings(_ENVIRONMENT),
                 BytesInput(b"request"),
                 output,
                 output,

@@ -19,6 +19,7 @@ from guest_builds import parse_wat
 from limpet.engine.wasmtime.engine import WasmtimeEngine
 from limpet.engine.protocol import Invocation, Limits
 from limpet.wasi.streams import BufferOutput, NullInput
+from limpet.wasi.strings import Strings
 engine = WasmtimeEngine()
 artifact, _ = engine.compile_module(parse_wat(
     '(module (memory (export "memory") 1) (func (export "_start") '
@@ -29,7 +30,8 @@ os.write(descriptor, artifact)
 program = engine.load(descriptor, limits=Limits(memory_bytes=64 << 20))
 output = BufferOutput(10)
 for _ in range(20):
-    outcome = program.run(Invocation([b"x"], [], NullInput(), output, output, deadline_seconds=9))
+    invocation = Invocation(Strings([b"x"]), Strings(), NullInput(), output, output)
+    outcome = program.run(invocation)
     assert outcome.kind == "Exit", outcome
 print(engine.settings.reservation_bytes >> 20, engine.settings.slots)
 """

@@ -740,3 +740,63 @@ def test_mutated_streams_give_valid_answers_or_none():
     done, accepted = fuzzer.fuzz(seed=1, seconds=60, inputs=1500)
     assert done == 1500
     assert accepted > 100
+
+
+# A client that repeats itself.
+
+
+PIECES = [
+    GET,
+    b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"\r\n" + GET,
+    GET + b"\r\n\r\n",
+    GET + GET,
+    GET + b"G",
+    GET[1:],
+    GET[:10],
+    GET[10:],
+    b"\r\n\r\n",
+    b"GET / HTTP/1.1\nHost: a\n\n" + GET,
+    POST + b"Content-Length: 4\r\n\r\n\r\n\r\n",
+    CHUNKED,
+    HELLO,
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2000 + b"\r\n\r\n",
+]
+
+
+@settings(max_examples=2000)
+@given(st.lists(st.sampled_from(PIECES), max_size=8))
+@example([GET, GET, GET])
+@example([GET + b"G", GET[1:], GET[1:]])
+@example([GET, GET + b"G", GET])
+def test_what_is_repeated_means_what_it_meant_to_the_parser(pieces):
+    recognising, parsing = Owner(), Owner()
+    for piece in pieces:
+        parsing.connection._repeated = None
+        parsing.feed(piece)
+    recognising.feed(*pieces)
+    assert [seen(request) for request in recognising.requests] == [
+        seen(request) for request in parsing.requests
+    ]
+    assert dateless(recognising.written) == dateless(parsing.written)
+    assert recognising.connection.is_closing == parsing.connection.is_closing
+    assert recognising.connection.is_idle == parsing.connection.is_idle
+
+
+def seen(request):
+    return (request.method, request.target, request.headers, request.body, request.keeps_alive)
+
+
+def dateless(written):
+    return [line for line in written.split(b"\r\n") if not line.startswith(b"Date: ")]
+
+
+def test_a_repeated_request_is_the_same_object_with_what_its_owner_derived():
+    owner = Owner().feed(GET)
+    owner.requests[0].derived = "derived"
+    owner.feed(GET, GET, GET.replace(b"/ ", b"/other "), GET)
+    assert [request.derived for request in owner.requests] == ["derived"] * 3 + [None] * 2
+    assert owner.statuses == [200] * 5

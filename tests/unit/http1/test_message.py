@@ -5,7 +5,14 @@ import httptools
 import pytest
 
 from limpet.http1 import message
-from limpet.http1.message import Request, Response, encode_head, encode_response, plain
+from limpet.http1.message import (
+    Request,
+    Response,
+    encode_head,
+    encode_lines,
+    encode_response,
+    plain,
+)
 
 
 def encode(response, **changes):
@@ -48,10 +55,10 @@ def test_connection_is_said_where_it_is_not_understood(keeps_alive, minor, expec
 
 
 def test_a_body_of_unknown_length_is_chunked_unless_the_client_is_old():
-    head = encode_head(200, [], length=None, keeps_alive=True, minor_version=1)
+    head = encode_head(200, encode_lines(200, []), length=None, keeps_alive=True, minor_version=1)
     assert b"Transfer-Encoding: chunked\r\n" in head
     assert b"Content-Length" not in head
-    head = encode_head(200, [], length=None, keeps_alive=False, minor_version=0)
+    head = encode_head(200, encode_lines(200, []), length=None, keeps_alive=False, minor_version=0)
     assert b"Transfer-Encoding" not in head
     assert b"Content-Length" not in head
 
@@ -68,7 +75,7 @@ def test_a_status_without_a_known_phrase_is_still_valid(status):
 def test_the_date_follows_the_clock(monkeypatch):
     for now in (0, 784111777, 1709164799, 4102444800):
         monkeypatch.setattr(message.time, "time", lambda now=now: now + 0.75)
-        head = encode_head(200, [], length=0, keeps_alive=True, minor_version=1)
+        head = encode_head(200, encode_lines(200, []), length=0, keeps_alive=True, minor_version=1)
         date = next(line for line in head.decode().split("\r\n") if line.startswith("Date: "))
         assert parsedate_to_datetime(date[6:]).timestamp() == now
         assert date == time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))

@@ -291,11 +291,11 @@ def test_framing_is_the_platform_s(name):
     assert parse(name + b": 999\nX: y\n\nbody") == (200, [(b"X", b"y")], b"body")
 
 
-def test_only_so_many_lines_are_remembered():
+def test_only_so_many_heads_are_remembered():
     parser = ResponseParser()
     for n in range(2000):
         assert parser.parse(b"X: %d\nY: %s\n\n" % (n, b"a" * 400)).headers[0] == (b"X", b"%d" % n)
-    assert len(parser._lines) <= 256
+    assert len(parser._heads) <= 256
 
 
 RESPONSE_NAMES = HEADER_NAMES.filter(

@@ -14,6 +14,7 @@ from limpet.wasi.listing import fd_readdir
 from limpet.wasi.memory import GuestMemory
 from limpet.wasi.run import WasiRun
 from limpet.wasi.streams import BufferOutput, NullInput
+from limpet.wasi.strings import Strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ def run(tmp_path: Path) -> Iterator[WasiRun]:
     output = BufferOutput(0)
     data = bytearray(SIZE)
     run = WasiRun(
-        Invocation([], [], NullInput(), output, output, (Preopen(b"/", directory),)),
+        Invocation(Strings(), Strings(), NullInput(), output, output, (Preopen(b"/", directory),)),
         GuestMemory(lambda: memoryview(data)),
         Control(),
         0,
