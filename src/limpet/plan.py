@@ -12,15 +12,18 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from limpet.egress import EgressPolicy
 from limpet.errors import InvalidInputError
 from limpet.manifest.model import (
     App,
     ConfigMap,
     EnvVar,
     Exposure,
+    Facility,
     Ingress,
     KeyRef,
     Mount,
+    NetworkPolicy,
     PersistentVolumeClaim,
     Secret,
     Service,
@@ -32,14 +35,40 @@ if TYPE_CHECKING:
 
     from limpet.manifest.model import Resource
 
+EVERY_FACILITY: frozenset[str] = frozenset(Facility)
+WORKER_SHARE_BYTES = 4 << 20
+"""What a worker keeps of its app's memory limit for itself."""
+
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.\-][A-Za-z0-9_.\-]*)\)")
-_Resource = TypeVar("_Resource", Service, ConfigMap, Secret, PersistentVolumeClaim, Ingress)
+_Resource = TypeVar(
+    "_Resource", Service, ConfigMap, Secret, PersistentVolumeClaim, Ingress, NetworkPolicy
+)
+# What may change without a worker noticing: it is said to the agent, or to nobody.
+_NOT_THE_WORKERS = (
+    "labels",
+    "annotations",
+    "replicas",
+    "workers",
+    "backoff_limit",
+    "restart_policy",
+    "requires",
+    "egress",
+)
+_FACILITIES = {
+    Facility.CGROUP: "limits of processor, memory and processes that the kernel enforces",
+    Facility.LANDLOCK: "Landlock",
+    Facility.SECCOMP: "a filter of system calls",
+    Facility.NAMESPACES: "namespaces of its own",
+    Facility.USER: "a user of its own",
+    Facility.VOLUMES: "volumes of limited size",
+    Facility.ENCRYPTION: "encrypted volumes and state",
+}
 
 
 class PlanError(InvalidInputError):
     """An app that can't run as things stand; `reason` says why in one word.
 
-    `is_final` means that only a change of the app itself can help.
+    `is_final` means that nothing but a change of the app, or of the node itself, can help.
     """
 
     def __init__(self, reason: str, message: str, *, is_final: bool = False) -> None:
@@ -80,18 +109,25 @@ class PlannedMount:
     """A directory of the guest: a volume's folder, or files to be written for it.
 
     `kind` is PersistentVolumeClaim, EmptyDir or Files; `files` holds (name, content) pairs.
+    `size_bytes` is the claim's size or the emptyDir's limit, None for Files; `medium` is Memory for
+    an emptyDir that never reaches storage.
     """
 
     kind: str
     source: str
     path: str
     is_read_only: bool
+    size_bytes: int | None = None
+    medium: str = ""
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One app, ready to be run. `env` may hold secrets."""
+    """One app, ready to be run. `env` may hold secrets.
+
+    `egress` is for the agent and no part of the fingerprint: it takes effect on running workers.
+    """
 
     app: App
     key: AppKey
@@ -102,6 +138,15 @@ class Plan:
     listeners: tuple[Listener, ...]
     mounts: tuple[PlannedMount, ...]
     fingerprint: str
+    egress: EgressPolicy
+
+    @property
+    def guest_memory_bytes(self) -> int:
+        """How much linear memory the module may have.
+
+        The app's limit holds for the whole process, as in Kubernetes; this is what its worker leaves.
+        """
+        return self.app.memory_bytes - WORKER_SHARE_BYTES
 
     @property
     def slots(self) -> int:
@@ -145,8 +190,25 @@ def app_key(app: App) -> AppKey:
     return AppKey(app.namespace, app.name)
 
 
-def compile_plan(app: App, *, digest: str, engine: str, node_name: str, catalog: Catalog) -> Plan:
-    """Resolve what the app refers to. Raises `PlanError`."""
+def compile_plan(
+    app: App,
+    *,
+    digest: str,
+    engine: str,
+    node_name: str,
+    catalog: Catalog,
+    available_facilities: frozenset[str] = EVERY_FACILITY,
+    allowed_capabilities: frozenset[str] = frozenset(),
+) -> Plan:
+    """Resolve what the app refers to. Raises `PlanError`.
+
+    `available_facilities` is what the node has of `Facility`, `allowed_capabilities` what the
+    operator lets apps ask for, by names with or without CAP_.
+    """
+    problem = missing_facilities(app, available_facilities)
+    problem = problem or denied_capabilities(app, allowed_capabilities)
+    if problem is not None:
+        raise problem
     env = _compile_env(app, node_name, catalog)
     args = _compile_args(app, dict(env))
     mounts = tuple(_compile_mount(app, mount, catalog) for mount in app.mounts)
@@ -168,13 +230,55 @@ def compile_plan(app: App, *, digest: str, engine: str, node_name: str, catalog:
         listeners=listeners,
         mounts=mounts,
         fingerprint=_fingerprint(app, digest, engine, args, env, listeners, mounts),
+        egress=compile_egress(app, catalog),
     )
+
+
+def missing_facilities(app: App, available: frozenset[str]) -> PlanError | None:
+    """Why the app does not run where only `available` of `Facility` are; None when it does."""
+    lacking = [facility for facility in app.requires if facility not in available]
+    if not lacking:
+        return None
+    told = ", ".join(f"{facility} ({_FACILITIES[facility]})" for facility in lacking)
+    return PlanError(
+        "MissingFacility",
+        f"app {app.namespace}/{app.name} requires what this node does not have: {told}; "
+        "`limpet doctor` says why, and what to do",
+        is_final=True,
+    )
+
+
+def denied_capabilities(app: App, allowed: frozenset[str]) -> PlanError | None:
+    """Why the app may not have the capabilities that it adds; None when it may."""
+    names = {name.removeprefix("CAP_") for name in allowed}
+    denied = [name for name in app.capabilities if name not in names]
+    if not denied:
+        return None
+    return PlanError(
+        "CapabilityNotAllowed",
+        f"app {app.namespace}/{app.name} adds {', '.join(denied)}, which this node allows no app; "
+        "remove it, or add it to the setting sandbox.allowed_capabilities",
+        is_final=True,
+    )
+
+
+def compile_egress(app: App, catalog: Catalog) -> EgressPolicy:
+    """Unite the app's own rules with those of every NetworkPolicy that selects it.
+
+    Policies add up, as in Kubernetes. Without rule and policy an app connects to nothing, which is
+    stricter than Kubernetes.
+    """
+    rules = list(app.egress)
+    for policy in catalog.all(NetworkPolicy):
+        if policy.namespace == app.namespace and policy.selector.matches(app.pod_labels):
+            rules += policy.egress
+    return EgressPolicy(tuple(dict.fromkeys(rules)))
 
 
 def _fingerprint(app: App, *parts: object) -> str:
     """Hash what a worker is made from; labels, replicas and the like change without a restart."""
     document = asdict(app)
-    for name in ("labels", "annotations", "replicas", "workers", "backoff_limit", "restart_policy"):
+    for name in _NOT_THE_WORKERS:
         del document[name]
     text = json.dumps([document, [_plain(part) for part in parts]], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -318,8 +422,16 @@ def _compile_mount(app: App, mount: Mount, catalog: Catalog) -> PlannedMount:
         claim = catalog.get(PersistentVolumeClaim, app.namespace, mount.source)
         if claim is None:
             raise _missing(app, mount.kind, mount.source)
+        size_bytes: int | None = claim.size_bytes
+    else:
+        size_bytes = mount.size_limit_bytes
     return PlannedMount(
-        kind=mount.kind, source=mount.source, path=mount.path, is_read_only=mount.is_read_only
+        kind=mount.kind,
+        source=mount.source,
+        path=mount.path,
+        is_read_only=mount.is_read_only,
+        size_bytes=size_bytes,
+        medium=mount.medium,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from limpet.addresses import Network
 from limpet.manifest import ManifestError, load_documents, parse_object
 
 FOLDER = Path(__file__).parent / "manifest"
@@ -19,6 +20,8 @@ IS_WRITING = os.environ.get("LIMPET_WRITE_GOLDEN") == "1"
 
 
 def dump(value):
+    if isinstance(value, Network):
+        return str(value)
     if dataclasses.is_dataclass(value):
         return {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):

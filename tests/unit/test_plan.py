@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limpet.addresses import parse_network
+from limpet.egress import Block, EgressPolicy, EgressRule, PortRange
 from limpet.manifest.model import (
     App,
     ConfigMap,
@@ -11,10 +13,14 @@ from limpet.manifest.model import (
     EnvFrom,
     EnvVar,
     Exposure,
+    Facility,
     HttpOptions,
     KeyRef,
+    LabelExpression,
+    LabelSelector,
     ModuleSource,
     Mount,
+    NetworkPolicy,
     PersistentVolumeClaim,
     Probe,
     RestartPolicy,
@@ -23,7 +29,16 @@ from limpet.manifest.model import (
     ServicePort,
     Trigger,
 )
-from limpet.plan import AppKey, Catalog, PlanError, compile_listeners, compile_plan
+from limpet.plan import (
+    EVERY_FACILITY,
+    AppKey,
+    Catalog,
+    PlanError,
+    compile_listeners,
+    compile_plan,
+    denied_capabilities,
+    missing_facilities,
+)
 
 DIGEST = "sha256:" + "a" * 64
 OWN = "app default/a"
@@ -44,9 +59,9 @@ def http_app(*ports, **changes):
     return app(trigger=Trigger.HTTP, ports=ports, pod_labels={"app": "a"}, **changes)
 
 
-def plan(of, *resources, digest=DIGEST, engine="wasmtime", node_name="rock"):
+def plan(of, *resources, digest=DIGEST, engine="wasmtime", node_name="rock", **node):
     return compile_plan(
-        of, digest=digest, engine=engine, node_name=node_name, catalog=Catalog(resources)
+        of, digest=digest, engine=engine, node_name=node_name, catalog=Catalog(resources), **node
     )
 
 
@@ -235,6 +250,18 @@ def test_secrets_are_not_shown():
 
 def mounts(*found, resources=()):
     return plan(app(mounts=found), *resources).mounts
+
+
+def test_volumes_know_their_size():
+    claim = PersistentVolumeClaim(namespace="default", name="data", size_bytes=7)
+    planned = mounts(
+        Mount(kind="PersistentVolumeClaim", source="data", path="/data"),
+        Mount(kind="EmptyDir", source="tmp", path="/tmp", size_limit_bytes=8, medium="Memory"),
+        Mount(kind="ConfigMap", source="c", path="/c"),
+        resources=[claim, config()],
+    )
+    assert [mount.size_bytes for mount in planned] == [7, 8, None]
+    assert [mount.medium for mount in planned] == ["", "Memory", ""]
 
 
 def test_volumes_keep_their_kind():
@@ -434,6 +461,106 @@ def test_a_command_listens_nowhere():
     assert plan(app(ports=(PORT,))).listeners == ()
 
 
+# Egress
+
+
+def tcp(*blocks, port=443, is_anywhere=False):
+    return EgressRule(
+        blocks=tuple(Block(parse_network(text)) for text in blocks),
+        is_anywhere=is_anywhere,
+        ports=(PortRange("tcp", port, port),),
+    )
+
+
+def network_policy(*rules, name="p", namespace="default", expressions=(), **labels):
+    selector = LabelSelector(match_labels=labels, match_expressions=expressions)
+    return NetworkPolicy(namespace=namespace, name=name, selector=selector, egress=rules)
+
+
+def test_without_rules_an_app_connects_to_nothing():
+    assert plan(app()).egress == EgressPolicy()
+    assert plan(app(), network_policy()).egress == EgressPolicy()
+
+
+def test_policies_and_the_annotation_add_up():
+    own, one, two = tcp("10.0.0.1"), tcp("10.0.0.2"), tcp("10.0.0.3", is_anywhere=True)
+    found = plan(
+        app(egress=(own,), pod_labels={"app": "a"}),
+        network_policy(two, one, name="z"),
+        network_policy(one, own, name="y", app="a"),
+    ).egress
+    assert found == EgressPolicy((own, one, two))
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_selected"),
+    [
+        (("tier", "In", ("edge", "core")), True),
+        (("tier", "In", ("core",)), False),
+        (("tier", "NotIn", ("core",)), True),
+        (("none", "NotIn", ("core",)), True),
+        (("none", "In", ("core",)), False),
+        (("tier", "Exists", ()), True),
+        (("none", "Exists", ()), False),
+        (("none", "DoesNotExist", ()), True),
+        (("tier", "DoesNotExist", ()), False),
+    ],
+)
+def test_expressions_select_as_in_kubernetes(expression, is_selected):
+    key, operator, values = expression
+    found = LabelExpression(key=key, operator=operator, values=values)
+    of = app(pod_labels={"app": "a", "tier": "edge"})
+    assert bool(plan(of, network_policy(tcp("10.0.0.1"), expressions=(found,))).egress.rules) == (
+        is_selected
+    )
+    # All of a selector's parts must hold.
+    assert not plan(of, network_policy(tcp("10.0.0.1"), expressions=(found,), app="b")).egress.rules
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        network_policy(tcp("10.0.0.1"), namespace="other"),
+        network_policy(tcp("10.0.0.1"), app="b"),
+        network_policy(tcp("10.0.0.1"), app="a", tier="edge"),
+    ],
+)
+def test_a_policy_of_others_allows_nothing(stranger):
+    assert plan(app(pod_labels={"app": "a"}), stranger).egress == EgressPolicy()
+
+
+# What the node must have, and allow
+
+
+def test_an_app_does_not_run_without_what_it_requires():
+    of = app(requires=(Facility.CGROUP, Facility.ENCRYPTION, Facility.LANDLOCK))
+    assert plan(of).app is of
+    with pytest.raises(PlanError, match="limpet doctor") as caught:
+        plan(of, available_facilities=frozenset({"landlock", "user"}))
+    assert (caught.value.reason, caught.value.is_final) == ("MissingFacility", True)
+    assert "cgroup (limits" in str(caught.value)
+    assert "encryption (encrypted" in str(caught.value)
+    assert "landlock" not in str(caught.value)
+    assert missing_facilities(of, EVERY_FACILITY) is None
+    assert missing_facilities(app(), frozenset()) is None
+
+
+@pytest.mark.parametrize("name", sorted(EVERY_FACILITY))
+def test_every_facility_can_be_missing(name):
+    of = app(requires=(Facility(name),))
+    assert name in str(missing_facilities(of, EVERY_FACILITY - {name}))
+
+
+def test_capabilities_are_the_operator_s_to_give():
+    of = app(capabilities=("NET_BIND_SERVICE", "NET_RAW"))
+    with pytest.raises(PlanError, match=r"sandbox\.allowed_capabilities") as caught:
+        plan(of, allowed_capabilities=frozenset({"CAP_NET_BIND_SERVICE"}))
+    assert (caught.value.reason, caught.value.is_final) == ("CapabilityNotAllowed", True)
+    assert "adds NET_RAW, which" in str(caught.value)
+    assert plan(of, allowed_capabilities=frozenset({"CAP_NET_BIND_SERVICE", "NET_RAW"})).app is of
+    assert denied_capabilities(app(), frozenset()) is None
+
+
 # The plan
 
 
@@ -452,6 +579,17 @@ def test_a_plan_knows_its_size_and_manners():
     assert not plan(app(mounts=(scratch,))).writes_volumes
 
 
+def test_the_worker_keeps_a_part_of_the_memory():
+    assert plan(app()).guest_memory_bytes == 60 << 20
+    assert plan(app(memory_bytes=16 << 20)).guest_memory_bytes == 12 << 20
+
+
+def test_a_change_of_policy_needs_no_new_workers():
+    changed = plan(BASE, network_policy(tcp("10.0.0.1")))
+    assert changed.fingerprint == plan(BASE).fingerprint
+    assert changed != plan(BASE)
+
+
 SAME = {
     "labels": {"labels": {"a": "b"}},
     "annotations": {"annotations": {"a": "b"}},
@@ -459,6 +597,8 @@ SAME = {
     "workers": {"workers": 4},
     "backoff limit": {"backoff_limit": 1},
     "restart policy": {"restart_policy": RestartPolicy.NEVER},
+    "egress": {"egress": (tcp("10.0.0.1"),)},
+    "requirements": {"requires": (Facility.CGROUP,)},
 }
 DIFFERENT = {
     "command": {"command": ("x",)},
@@ -466,6 +606,8 @@ DIFFERENT = {
     "env": {"env": (literal("A", "2"),)},
     "memory": {"memory_bytes": 1},
     "cpu": {"cpu_cores": 1.0},
+    "pids": {"pids": 65},
+    "medium": {"mounts": (Mount(kind="EmptyDir", source="t", path="/t", medium="Memory"),)},
     "deadline": {"deadline_seconds": 1.0},
     "grace": {"grace_seconds": 1.0},
     "mounts": {"mounts": (Mount(kind="EmptyDir", source="t", path="/t"),)},

@@ -19,7 +19,7 @@ from limpet.cli.up import node_command
 from limpet.errors import TemporaryError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from limpet.cli.terminal import StatusLine
 
@@ -46,27 +46,34 @@ def child_node(
     """
     with contextlib.ExitStack() as stack:
         if data is None:
-            folder = tempfile.mkdtemp(prefix="limpet-")
-            stack.callback(_remove, folder)
+            temporary = tempfile.mkdtemp(prefix="limpet-")
+            stack.callback(_remove, temporary)
+            folder = f"{temporary}/data"
+            # What is thrown away needs no passphrase: its key goes with it.
+            environment = {"LIMPET_KEYS_SOURCE": "file", "LIMPET_KEYS_FILE": f"{temporary}/key"}
             told = "nothing is kept; --data DIR keeps it"
         else:
             folder = str(Path(data).expanduser().absolute())
+            environment = {}
             told = f"its data stays in {folder}"
         if not is_expected:
             notice(f"no node is listening: one runs on {socket_path} as long as this does; {told}")
         # The node's own messages matter only when it fails; the file has no name to clean up.
         output = stack.enter_context(tempfile.TemporaryFile())
-        process = _start(folder, socket_path, output)
+        process = _start(folder, socket_path, output, environment)
         stack.callback(_stop, process, status)
         _wait_until_up(process, socket_path, output, status)
         yield
 
 
-def _start(folder: str, socket_path: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
+def _start(
+    folder: str, socket_path: Path, output: BinaryIO, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             node_command(data=folder, socket=str(socket_path)),
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
             stdout=output,
             stderr=output,
             process_group=0,  # Ctrl-C is for this process, which stops the node in its own order

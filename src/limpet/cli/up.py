@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from limpet.cli.options import examples, socket_option
 from limpet.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from limpet.settings import Settings
 
 _DEFAULT_FILE = Path("/etc/limpet/limpet.toml")
 
@@ -19,19 +23,34 @@ _DEFAULT_FILE = Path("/etc/limpet/limpet.toml")
         "limpet up                              # data in /var/lib/limpet for root",
         "limpet up --data ./data --socket ./limpet.sock",
         "limpet up --config /etc/limpet/limpet.toml --name rock",
+        "limpet up --passphrase-fd 3 3< passphrase",
     )
 )
 @click.option("--data", metavar="DIR", help="Where the node keeps everything.")
 @click.option("--config", metavar="FILE", help="Settings. Default: /etc/limpet/limpet.toml.")
 @click.option("--name", metavar="NAME", help="The node's name. Default: the host's.")
+@click.option(
+    "--passphrase-fd",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Read the passphrase from this descriptor (keys.source = passphrase).",
+)
 @socket_option
-def up(*, data: str | None, config: str | None, name: str | None, socket: str | None) -> None:
+def up(
+    *,
+    data: str | None,
+    config: str | None,
+    name: str | None,
+    passphrase_fd: int | None,
+    socket: str | None,
+) -> None:
     """Start a node in the foreground, until Ctrl-C or SIGTERM. Apps that were there come back.
 
     Settings come from the file, then LIMPET_GROUP_KEY variables, then these options.
     """
-    _check_settings(data=data, config=config, name=name, socket=socket)
-    arguments = node_command(data=data, socket=socket, config=config, name=name)
+    settings = _load_settings(data=data, config=config, name=name, socket=socket)
+    unlock = _unlock(settings, passphrase_fd)
+    arguments = node_command(data=data, socket=socket, config=config, name=name, unlock_fd=unlock)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -46,6 +65,7 @@ def node_command(
     socket: str | None = None,
     config: str | None = None,
     name: str | None = None,
+    unlock_fd: int | None = None,
 ) -> list[str]:
     """The node's command line: a lean interpreter without anything of the CLI's.
 
@@ -54,17 +74,32 @@ def node_command(
     """
     given = {"--data": data, "--socket": socket, "--config": config, "--name": name}
     options = [text for flag, value in given.items() if value for text in (flag, value)]
+    if unlock_fd is not None:
+        options += ["--unlock-fd", str(unlock_fd)]
     return [sys.executable, "-P", "-m", "limpet.node", *options]
 
 
-def _check_settings(
+def _unlock(settings: Settings, passphrase_fd: int | None) -> int | None:
+    """Turn a passphrase into a key here: what that takes (OpenSSL) stays out of the node."""
+    if settings.keys.source != "passphrase":
+        if passphrase_fd is not None:
+            raise click.UsageError(
+                f"--passphrase-fd needs keys.source = passphrase; it is {settings.keys.source}"
+            )
+        return None
+    from limpet.cli.passphrase import unlock_descriptor
+
+    return unlock_descriptor(settings.node.data_directory, passphrase_fd=passphrase_fd)
+
+
+def _load_settings(
     *, data: str | None, config: str | None, name: str | None, socket: str | None
-) -> None:
+) -> Settings:
     """Refuse bad settings here, where the message is seen."""
     from limpet.settings import load_settings
 
     file = Path(config) if config else _DEFAULT_FILE if _DEFAULT_FILE.exists() else None
-    load_settings(
+    return load_settings(
         file=file,
         environment=os.environ,
         overrides={

@@ -16,7 +16,7 @@ from limpet.manifest.quantity import (
 if TYPE_CHECKING:
     from limpet.manifest.fields import Fields
 
-VOLUME_MINIMUM_BYTES = 1 << 20
+VOLUME_MINIMUM_BYTES = 16 << 20
 VOLUME_MAXIMUM_BYTES = 1 << 40
 
 
@@ -32,8 +32,15 @@ def read_quantity(fields: Fields, name: str, *, required: bool = False) -> str |
 
 
 def read_bytes(
-    fields: Fields, name: str, *, minimum: int, maximum: int, required: bool = False
+    fields: Fields,
+    name: str,
+    *,
+    minimum: int,
+    maximum: int,
+    required: bool = False,
+    why_minimum: str = "",
 ) -> int | None:
+    """Bytes within bounds; `why_minimum` is told to who asks for less."""
     text = read_quantity(fields, name, required=required)
     if text is None:
         return None
@@ -44,7 +51,9 @@ def read_bytes(
         return None
     if minimum <= count <= maximum:
         return count
-    hint = "; m means thousandths, write Mi" if text.endswith("m") else ""
+    hint = f": {why_minimum}" if why_minimum and count < minimum else ""
+    if text.endswith("m"):
+        hint = "; m means thousandths, write Mi"
     bounds = f"{format_bytes(minimum)} and {format_bytes(maximum)}"
     fields.problem(f"{shown(text)} is not between {bounds}{hint}", name)
     return None
@@ -67,11 +76,12 @@ def read_cpu(fields: Fields, name: str, *, minimum: float, maximum: float) -> fl
 
 
 def read_volume_bytes(fields: Fields, name: str, *, required: bool = False) -> int | None:
-    """The size of a volume on a device."""
+    """The size of a volume on a device, which holds a file system with a journal."""
     return read_bytes(
         fields,
         name,
         minimum=VOLUME_MINIMUM_BYTES,
         maximum=VOLUME_MAXIMUM_BYTES,
         required=required,
+        why_minimum="a volume's file system needs room for its journal",
     )

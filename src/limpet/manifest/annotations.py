@@ -22,6 +22,8 @@ from limpet.manifest.quantity import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from limpet.manifest.metadata import Metadata
     from limpet.manifest.problems import Report
 
@@ -39,7 +41,16 @@ _HTTP_ONLY = (
     "max-response",
     "pass-authorization",
 )
-_APP_KEYS = ("trigger", "deadline", "digest", "description", *_HTTP_ONLY)
+_APP_KEYS = (
+    "trigger",
+    "deadline",
+    "digest",
+    "description",
+    "egress",
+    "require",
+    "pids",
+    *_HTTP_ONLY,
+)
 _BODY_BYTES = 1 << 30
 _DAY_SECONDS = 86_400.0
 _YEAR_SECONDS = 365 * _DAY_SECONDS
@@ -52,6 +63,7 @@ class Options:
 
     trigger: Trigger
     workers: int
+    pids: int
     deadline_seconds: float | None
     digest: str | None
     http: HttpOptions
@@ -85,13 +97,18 @@ class Annotations:
             self.problem(name, f'must be "true" or "false", not {shown(text)}')
         return text == "true"
 
-    def integer(self, name: str, *, default: int, maximum: int) -> int:
+    def nearest(self, word: str, known: Iterable[str]) -> str:
+        """`; did you mean x?`, or nothing."""
+        return self._report.nearest(word, known)
+
+    def integer(self, name: str, *, default: int, maximum: int, minimum: int = 1) -> int:
         text = self.get(name)
         if text is None:
             return default
         is_number = text.isascii() and text.isdigit() and len(text) <= 9
-        if not is_number or not 1 <= int(text) <= maximum:
-            self.problem(name, f"must be a number between 1 and {maximum}, not {shown(text)}")
+        if not is_number or not minimum <= int(text) <= maximum:
+            bounds = f"{minimum} and {maximum}"
+            self.problem(name, f"must be a number between {bounds}, not {shown(text)}")
             return default
         return int(text)
 
@@ -158,6 +175,7 @@ def parse_options(annotations: Annotations, *, kind: str, has_ports: bool) -> Op
     return Options(
         trigger=trigger,
         workers=workers,
+        pids=annotations.integer("pids", default=64, minimum=8, maximum=4096),
         deadline_seconds=deadline_seconds,
         digest=digest,
         http=_parse_http(annotations),

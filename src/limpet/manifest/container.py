@@ -52,6 +52,7 @@ class Container:
     ports: tuple[ContainerPort, ...]
     mounts: tuple[Mount, ...]
     limits: Limits
+    capabilities: tuple[str, ...]
     readiness: Probe | None
     liveness: Probe | None
     startup: Probe | None
@@ -71,11 +72,11 @@ def parse_container(fields: Fields, volumes: Mapping[str, Volume]) -> Container:
         ports=ports,
         mounts=parse_mounts(fields, volumes),
         limits=parse_resources(fields.mapping("resources")),
+        capabilities=parse_container_security(fields.mapping("securityContext")),
         readiness=parse_probe(fields, "readinessProbe", port_names),
         liveness=parse_probe(fields, "livenessProbe", port_names),
         startup=parse_probe(fields, "startupProbe", port_names),
     )
-    parse_container_security(fields.mapping("securityContext"))
     fields.choice("imagePullPolicy", ("Always", "IfNotPresent", "Never"))
     fields.accept("terminationMessagePath", "terminationMessagePolicy")
     fields.close(_REFUSALS)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from limpet.egress import EgressRule
+
 DEFAULT_NAMESPACE = "default"
 
 
@@ -28,6 +30,18 @@ class Trigger(StrEnum):
 
     HTTP = "http"
     COMMAND = "command"
+
+
+class Facility(StrEnum):
+    """What an app may refuse to run without; `limpet.dev/require`."""
+
+    CGROUP = "cgroup"
+    LANDLOCK = "landlock"
+    SECCOMP = "seccomp"
+    NAMESPACES = "namespaces"
+    USER = "user"
+    VOLUMES = "volumes"
+    ENCRYPTION = "encryption"
 
 
 class Exposure(StrEnum):
@@ -98,7 +112,7 @@ class Mount:
 
     `kind` is PersistentVolumeClaim, EmptyDir, ConfigMap or Secret; `source` names the object
     (the volume itself for EmptyDir). `items` maps keys to file names; empty means all keys.
-    `size_limit_bytes` is EmptyDir's.
+    `size_limit_bytes` is EmptyDir's, and so is `medium`: empty for storage, or Memory.
     """
 
     kind: str
@@ -108,6 +122,7 @@ class Mount:
     items: Mapping[str, str] = field(default_factory=dict)
     is_optional: bool = False
     size_limit_bytes: int | None = None
+    medium: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +162,11 @@ class HttpOptions:
 class App:
     """A Deployment, Pod or Job whose one container is a WebAssembly module.
 
-    `cpu_cores` and `memory_bytes` are the container's limits. `deadline_seconds` bounds one
-    request (http) or the whole run (command; None is no bound). `completions` and
-    `backoff_limit` are the Job's. `workers` is processes per replica.
+    `cpu_cores` and `memory_bytes` are the container's limits, `pids` how many processes and threads
+    each worker may have. `capabilities` (Linux', without CAP_) are what it asks for beyond nothing,
+    `requires` what it refuses to run without, `egress` its own annotation's rules.
+    `deadline_seconds` bounds one request (http) or the whole run (command; None is no bound).
+    `completions` and `backoff_limit` are the Job's. `workers` is processes per replica.
     """
 
     kind: str
@@ -169,6 +186,10 @@ class App:
     mounts: tuple[Mount, ...] = ()
     cpu_cores: float = 0.5
     memory_bytes: int = 64 << 20
+    pids: int = 64
+    capabilities: tuple[str, ...] = ()
+    requires: tuple[Facility, ...] = ()
+    egress: tuple[EgressRule, ...] = ()
     replicas: int = 1
     workers: int = 1
     restart_policy: RestartPolicy = RestartPolicy.ALWAYS
@@ -265,4 +286,51 @@ class Ingress:
     kind: str = "Ingress"
 
 
-Resource: TypeAlias = App | Service | ConfigMap | Secret | PersistentVolumeClaim | Ingress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelExpression:
+    """A LabelSelectorRequirement: `operator` is In, NotIn, Exists or DoesNotExist."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether it holds; a missing key is in no set."""
+        value = labels.get(self.key)
+        if self.operator == "In":
+            return value in self.values
+        if self.operator == "NotIn":
+            return value not in self.values
+        return (value is not None) == (self.operator == "Exists")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSelector:
+    """Everything in it must hold; an empty one matches all labels."""
+
+    match_labels: Mapping[str, str] = field(default_factory=dict)
+    match_expressions: tuple[LabelExpression, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether these labels are selected."""
+        return self.match_labels.items() <= labels.items() and all(
+            expression.matches(labels) for expression in self.match_expressions
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPolicy:
+    """What the selected apps of its namespace may connect to (networking.k8s.io/v1, type Egress)."""
+
+    namespace: str
+    name: str
+    selector: LabelSelector
+    egress: tuple[EgressRule, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "NetworkPolicy"
+
+
+Resource: TypeAlias = (
+    App | Service | ConfigMap | Secret | PersistentVolumeClaim | Ingress | NetworkPolicy
+)

@@ -11,6 +11,7 @@ from limpet.manifest.config import parse_claim, parse_config_map, parse_secret
 from limpet.manifest.fields import Fields
 from limpet.manifest.ingress import parse_ingress
 from limpet.manifest.metadata import SERVER_SET
+from limpet.manifest.network_policy import parse_network_policy
 from limpet.manifest.problems import Report, nearest, shown, type_name
 from limpet.manifest.service import parse_service
 from limpet.manifest.workload import parse_deployment, parse_job, parse_pod_app
@@ -30,6 +31,7 @@ _KINDS: dict[str, tuple[str, Callable[[Fields], Resource | None]]] = {
     "Secret": ("v1", parse_secret),
     "PersistentVolumeClaim": ("v1", parse_claim),
     "Ingress": ("networking.k8s.io/v1", parse_ingress),
+    "NetworkPolicy": ("networking.k8s.io/v1", parse_network_policy),
 }
 _HINTS = {
     "CronJob": "schedules are not built yet; start a Job when it is due",

@@ -20,7 +20,7 @@ _DEFAULTS = App(
     trigger=Trigger.COMMAND,
 )
 MINIMUM_CPU_CORES, MAXIMUM_CPU_CORES = 0.05, 64.0
-MINIMUM_MEMORY_BYTES, MAXIMUM_MEMORY_BYTES = 1 << 20, 4 << 30  # 4Gi: all that wasm32 can address
+MINIMUM_MEMORY_BYTES, MAXIMUM_MEMORY_BYTES = 16 << 20, 4 << 30  # 4Gi: all that wasm32 can address
 
 _REFUSALS = {
     "ephemeral-storage": "storage is limited per volume: set sizeLimit on the emptyDir",
@@ -42,7 +42,11 @@ def parse_resources(fields: Fields) -> Limits:
     limits = fields.mapping("limits")
     cpu = read_cpu(limits, "cpu", minimum=MINIMUM_CPU_CORES, maximum=MAXIMUM_CPU_CORES)
     memory = read_bytes(
-        limits, "memory", minimum=MINIMUM_MEMORY_BYTES, maximum=MAXIMUM_MEMORY_BYTES
+        limits,
+        "memory",
+        minimum=MINIMUM_MEMORY_BYTES,
+        maximum=MAXIMUM_MEMORY_BYTES,
+        why_minimum="the worker that runs a module needs a part of it",
     )
     wanted_cpu = read_cpu(requests, "cpu", minimum=0, maximum=MAXIMUM_CPU_CORES)
     wanted_memory = read_bytes(requests, "memory", minimum=0, maximum=MAXIMUM_MEMORY_BYTES)

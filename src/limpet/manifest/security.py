@@ -1,4 +1,4 @@
-"""SecurityContext: what every app gets anyway may be asked for, everything else is refused.
+"""SecurityContext: what every app gets anyway may be asked for, and capabilities; nothing else.
 
 Clusters that enforce the restricted Pod Security Standard demand these fields, so a manifest has
 to be able to carry them.
@@ -7,6 +7,8 @@ to be able to carry them.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from limpet.manifest.requirements import parse_capabilities
 
 if TYPE_CHECKING:
     from limpet.manifest.fields import Fields
@@ -29,15 +31,14 @@ _REFUSALS = {
 }
 
 
-def parse_container_security(fields: Fields) -> None:
-    """A container's securityContext."""
+def parse_container_security(fields: Fields) -> tuple[str, ...]:
+    """A container's securityContext: the capabilities that it adds, if the operator lets it."""
     _expect(fields, "privileged", expected=False, why="an app never leaves its sandbox")
     _expect(fields, "allowPrivilegeEscalation", expected=False, why="an app never gains rights")
     _expect(fields, "readOnlyRootFilesystem", expected=True, why="an app has no root file system")
-    capabilities = fields.mapping("capabilities")
-    capabilities.texts("drop")
-    capabilities.close({"add": "an app never has capabilities"})
+    capabilities = parse_capabilities(fields.mapping("capabilities"))
     parse_pod_security(fields)
+    return capabilities
 
 
 def parse_pod_security(fields: Fields) -> None:

@@ -1,10 +1,11 @@
-"""LabelSelector: a Deployment's must match its own template, and that is all it is for here."""
+"""LabelSelector: a Deployment's must match its own template, a NetworkPolicy's picks apps."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from limpet.manifest.metadata import parse_labels
+from limpet.manifest.model import LabelExpression, LabelSelector
 from limpet.manifest.names import check_label_value, check_qualified_name
 
 if TYPE_CHECKING:
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from limpet.manifest.fields import Fields
 
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+
+
+def parse_selector(selector: Fields) -> LabelSelector:
+    """A selector as it stands; an empty one matches everything."""
+    labels = parse_labels(selector, "matchLabels")
+    found = [_parse_expression(fields) for fields in selector.mappings("matchExpressions")]
+    selector.close()
+    return LabelSelector(
+        match_labels=labels,
+        match_expressions=tuple(expression for expression in found if expression is not None),
+    )
 
 
 def check_selector(spec: Fields, labels: Mapping[str, str]) -> None:
@@ -29,14 +41,18 @@ def check_selector(spec: Fields, labels: Mapping[str, str]) -> None:
                 key,
             )
     expressions = selector.mappings("matchExpressions")
-    for expression in expressions:
-        _check_expression(expression, labels)
+    for fields in expressions:
+        expression = _parse_expression(fields)
+        if expression is not None and not expression.matches(labels):
+            found = _found(labels, expression.key)
+            fields.problem(f"does not match the template, whose labels have {found}")
     if not expressions and not selector.mapping("matchLabels"):
         selector.problem("is empty; write the template's labels under matchLabels")
     selector.close()
 
 
-def _check_expression(fields: Fields, labels: Mapping[str, str]) -> None:
+def _parse_expression(fields: Fields) -> LabelExpression | None:
+    """One of matchExpressions; None after a problem that leaves nothing to match with."""
     key = fields.text("key", required=True, check=check_qualified_name)
     operator = fields.choice("operator", _OPERATORS, required=True)
     values = fields.texts("values")
@@ -49,17 +65,11 @@ def _check_expression(fields: Fields, labels: Mapping[str, str]) -> None:
     if operator and takes_values != bool(values):
         needs = "needs" if takes_values else "takes no"
         fields.problem(f"{operator} {needs} values", "values")
-    elif key and operator and not _is_match(operator, values, labels.get(key)):
-        fields.problem(f"does not match the template, whose labels have {_found(labels, key)}")
+        return None
+    if not key or not operator:
+        return None
+    return LabelExpression(key=key, operator=operator, values=values)
 
 
 def _found(labels: Mapping[str, str], key: str) -> str:
     return f"{key}={labels[key]}" if key in labels else f"no {key}"
-
-
-def _is_match(operator: str, values: tuple[str, ...], value: str | None) -> bool:
-    if operator == "In":
-        return value in values
-    if operator == "NotIn":
-        return value not in values
-    return (value is not None) == (operator == "Exists")

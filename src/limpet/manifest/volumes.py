@@ -28,6 +28,8 @@ _REFUSALS = {
     "nfs": _REMOTE,
     "projected": "mount each configMap and secret by itself",
 }
+DEFAULT_EMPTY_DIR_BYTES = 64 << 20
+
 _MOUNT_REFUSALS = {
     "subPath": "parts of a volume are not mounted; mount all of it, or use items",
     "subPathExpr": "parts of a volume are not mounted; mount all of it, or use items",
@@ -45,6 +47,7 @@ class Volume:
     items: Mapping[str, str] = field(default_factory=dict)
     is_optional: bool = False
     size_limit_bytes: int | None = None
+    medium: str = ""
 
 
 def parse_volumes(pod: Fields) -> dict[str, Volume]:
@@ -87,6 +90,7 @@ def parse_mounts(container: Fields, volumes: Mapping[str, Volume]) -> tuple[Moun
                 items=volume.items,
                 is_optional=volume.is_optional,
                 size_limit_bytes=volume.size_limit_bytes,
+                medium=volume.medium,
             )
         )
     return tuple(mounts)
@@ -138,13 +142,11 @@ def _parse_claim(fields: Fields) -> Volume:
 
 
 def _parse_empty_dir(fields: Fields, name: str) -> Volume:
-    medium = fields.text("medium")
-    if medium:
-        fields.problem(
-            f"{shown(medium)} is not built yet: an emptyDir is on encrypted storage", "medium"
-        )
     volume = Volume(
-        kind="EmptyDir", source=name, size_limit_bytes=read_volume_bytes(fields, "sizeLimit")
+        kind="EmptyDir",
+        source=name,
+        size_limit_bytes=read_volume_bytes(fields, "sizeLimit") or DEFAULT_EMPTY_DIR_BYTES,
+        medium=fields.choice("medium", ("Memory",)),
     )
     fields.close()
     return volume

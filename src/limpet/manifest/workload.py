@@ -11,9 +11,11 @@ from limpet.manifest.annotations import (
     check_annotation_names,
     parse_options,
 )
+from limpet.manifest.egress_annotation import parse_egress
 from limpet.manifest.metadata import SERVER_SET, Metadata, parse_metadata, parse_template_metadata
 from limpet.manifest.model import App, Trigger
 from limpet.manifest.pod import parse_pod
+from limpet.manifest.requirements import parse_requirements
 from limpet.manifest.selectors import check_selector
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ def _build(
     annotations = Annotations(report, pod_metadata, metadata)
     has_ports = container is not None and bool(container.ports)
     options = parse_options(annotations, kind=kind, has_ports=has_ports)
+    egress, requires = parse_egress(annotations), parse_requirements(annotations)
     if container is None:
         return None
     holder = deadline_holder or root.mapping("spec")
@@ -142,6 +145,10 @@ def _build(
         mounts=container.mounts,
         cpu_cores=container.limits.cpu_cores,
         memory_bytes=container.limits.memory_bytes,
+        pids=options.pids,
+        capabilities=container.capabilities,
+        requires=requires,
+        egress=egress,
         workers=options.workers,
         restart_policy=pod.restart_policy,
         grace_seconds=pod.grace_seconds,

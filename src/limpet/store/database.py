@@ -1,4 +1,4 @@
-"""The node's memory: one SQLite file with what was asked for, what was decided, what happened.
+"""The node's memory: one encrypted SQLite file with what was asked for, decided, and what happened.
 
 A change is acknowledged once its transaction is on disk (write-ahead log, synchronous FULL). Events
 are history rather than promises: they are written in batches, to spare the flash.
@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING
 import apsw
 
 from limpet.errors import LimpetError, TemporaryError, UnavailableError
+from limpet.store.encryption import (
+    WrongKeyError,
+    encrypt_plain,
+    finish_encrypting,
+    is_plain,
+    open_encrypted,
+    rewrite,
+)
 from limpet.store.files import make_directory
 
 if TYPE_CHECKING:
@@ -102,30 +110,62 @@ class Database:
         self._path = path
         self._connection: apsw.Connection | None = None
 
-    def open(self) -> None:
-        """Open or create the file and bring its schema up to date. Raises `StoreError`."""
+    def open(self, keys: Sequence[bytes]) -> None:
+        """Open or create the file and bring its schema up to date. Raises `StoreError`.
+
+        `keys` are the newest first: a file with an older one gets the newest, a plain file of an
+        earlier version is encrypted.
+        """
         make_directory(self._path.parent)
         try:
-            connection = apsw.Connection(str(self._path))
-            connection.set_busy_timeout(2000)
-            connection.pragma("journal_mode", "wal")
-            connection.pragma("synchronous", "full")
-            connection.pragma("cache_size", -256)
-            version = connection.pragma("user_version")
-            if version > SCHEMA_VERSION:
-                connection.close()
-                raise StoreError(
-                    f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}: "
-                    "run the newer Limpet that wrote it"
-                )
-            if version < SCHEMA_VERSION:
-                with connection:
-                    connection.execute(_SCHEMA)
-                    connection.pragma("user_version", SCHEMA_VERSION)
-        except apsw.Error as error:
+            self._open(keys)
+        except WrongKeyError as error:
+            raise StoreError(
+                f"can't use the state file {self._path}: the node's key does not open it. It is "
+                "another node's, or damaged: restore it together with keyring.db"
+            ) from error
+        except (apsw.Error, OSError) as error:
+            self.close()
             raise StoreError(f"can't use the state file {self._path}: {error}") from error
-        self._path.chmod(0o600)
+
+    def _open(self, keys: Sequence[bytes]) -> None:
+        finish_encrypting(self._path)
+        if is_plain(self._path):
+            encrypt_plain(self._path, keys[0])
+        connection, index = open_encrypted(self._path, keys)
         self._connection = connection
+        if index:
+            rewrite(connection, self._path, keys[0])
+            connection, _ = open_encrypted(self._path, keys[:1])
+            self._connection = connection
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        connection.pragma("cache_size", -256)
+        version = connection.pragma("user_version")
+        if version > SCHEMA_VERSION:
+            self.close()
+            raise StoreError(
+                f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}: "
+                "run the newer Limpet that wrote it"
+            )
+        if version < SCHEMA_VERSION:
+            with connection:
+                connection.execute(_SCHEMA)
+                connection.pragma("user_version", SCHEMA_VERSION)
+        self._path.chmod(0o600)
+
+    def rekey(self, keys: Sequence[bytes]) -> None:
+        """Encrypt the file with the newest of these keys (newest first); the file is open again then.
+
+        Raises `StoreError`; the file keeps its key then, and the next `open` tries again.
+        """
+        try:
+            rewrite(self._open_connection, self._path, keys[0])
+        except (apsw.Error, OSError) as error:
+            raise StoreError(f"can't encrypt {self._path} anew: {error}") from error
+        finally:
+            self.close()
+            self.open(keys)
 
     def close(self) -> None:
         """Close the file."""

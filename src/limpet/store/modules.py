@@ -2,8 +2,7 @@
 
 Modules are named by their SHA-256. Artifacts are machine code that workers will run, so a file is only
 ever used when this node wrote it: each carries a keyed BLAKE2b over its name, its description and its
-bytes, under a key that never leaves the data directory. What fails the check is removed and compiled
-again.
+bytes, under a key derived from the node key. What fails the check is removed and compiled again.
 """
 
 from __future__ import annotations
@@ -52,19 +51,18 @@ class ModuleStore:
         self._artifacts = directory / "artifacts"
         self._key = b""
 
-    def open(self) -> None:
-        """Make the folders and the node's artifact key; remove what an interrupted write left."""
+    def open(self, key: bytes) -> None:
+        """Make the folders and remove what an interrupted write left; `key` (32 bytes) seals artifacts."""
+        self._key = key
         for folder in (self._modules, self._artifacts):
             make_directory(folder)
             for leftover in folder.glob(".*.part"):
                 leftover.unlink()
-        key_file = self._directory / "artifact.key"
-        if not key_file.exists():
-            write_atomically(key_file, os.urandom(32))
-        self._key = key_file.read_bytes()
-        if len(self._key) != 32:  # torn by something else than us: artifacts can be made again
-            write_atomically(key_file, os.urandom(32))
-            self._key = key_file.read_bytes()
+        (self._directory / "artifact.key").unlink(missing_ok=True)  # of an earlier version
+
+    def set_key(self, key: bytes) -> None:
+        """Seal with another key from now on; what the old one sealed is compiled again when needed."""
+        self._key = key
 
     def has_module(self, digest: str) -> bool:
         """Whether the module is here."""

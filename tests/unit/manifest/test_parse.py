@@ -14,10 +14,16 @@ from limpet.manifest import ManifestError, Problem, parse_object
 from limpet.manifest.model import App, Trigger
 from limpet.manifest.volumes import normalise_mount_path
 
+ANNOTATIONS = {
+    "limpet.dev/queue": "9",
+    "limpet.dev/egress": "a.example:443, 10.0.0.0/8:53/udp",
+    "limpet.dev/require": "cgroup",
+    "limpet.dev/pids": "9",
+}
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
-    "metadata": {"name": "a", "labels": {"app": "a"}, "annotations": {"limpet.dev/queue": "9"}},
+    "metadata": {"name": "a", "labels": {"app": "a"}, "annotations": ANNOTATIONS},
     "spec": {
         "containers": [
             {
@@ -32,7 +38,7 @@ POD = {
                 "volumeMounts": [{"name": "v", "mountPath": "/v"}],
             }
         ],
-        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "16Mi", "medium": "Memory"}}],
     },
 }
 TEMPLATE = {"metadata": {"labels": {"app": "a"}}, "spec": POD["spec"]}
@@ -98,7 +104,22 @@ SEEDS = [
         "metadata": {"name": "a"},
         "spec": {
             "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Mi"}},
+            "resources": {"requests": {"storage": "16Mi"}},
+        },
+    },
+    {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "a"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "a"}},
+            "policyTypes": ["Egress"],
+            "egress": [
+                {
+                    "to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                    "ports": [{"protocol": "TCP", "port": 80, "endPort": 90}],
+                }
+            ],
         },
     },
 ]

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from limpet import addresses
 from limpet.manifest import (
     annotations,
     config,
     container,
     load_documents,
     metadata,
+    network_policy,
     parse_object,
     pod,
     probes,
@@ -20,6 +22,7 @@ from limpet.manifest import (
     volumes,
     workload,
 )
+from limpet.manifest.model import Facility
 
 TEXT = (Path(__file__).parents[3] / "docs" / "manifest.md").read_text()
 
@@ -48,6 +51,9 @@ def test_every_annotation_is_explained(name):
             *service._REFUSALS,
             *config._CLAIM_REFUSALS,
             *metadata._REFUSALS,
+            *network_policy._PEER_REFUSALS,
+            *addresses._GUARDED,
+            *Facility,
             *probes._REFUSALS,
             *resources._REFUSALS,
             *volumes._REFUSALS,

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from limpet.store import database as database_module
 from limpet.store.database import (
+    _SCHEMA,
     SCHEMA_VERSION,
     Completion,
     Database,
@@ -19,7 +21,10 @@ from limpet.store.database import (
     StoreFullError,
     encode_body,
 )
+from limpet.store.encryption import open_encrypted
 
+KEY = b"k" * 32
+OTHER = b"o" * 32
 OBJECT = StoredObject(
     kind="Deployment",
     namespace="default",
@@ -54,7 +59,7 @@ def path(tmp_path):
 @pytest.fixture
 def database(path):
     database = Database(path)
-    database.open()
+    database.open([KEY])
     yield database
     database.close()
 
@@ -62,7 +67,7 @@ def database(path):
 def reopened(path):
     """What another process would find."""
     again = Database(path)
-    again.open()
+    again.open([KEY])
     return again
 
 
@@ -132,12 +137,12 @@ def test_only_so_many_events_are_kept(database):
 def test_a_file_of_a_newer_limpet_is_left_alone(database, path):
     database.write_objects([OBJECT])
     database.close()
-    connection = apsw.Connection(str(path))
+    connection, _ = open_encrypted(path, [KEY])
     connection.pragma("user_version", SCHEMA_VERSION + 1)
     connection.close()
     before = path.read_bytes()
     with pytest.raises(StoreError, match="run the newer Limpet"):
-        Database(path).open()
+        Database(path).open([KEY])
     assert path.read_bytes() == before
 
 
@@ -145,13 +150,84 @@ def test_a_file_that_is_none_of_ours_is_refused(path):
     path.parent.mkdir()
     path.write_bytes(b"something else entirely " * 100)
     with pytest.raises(StoreError, match=str(path)):
-        Database(path).open()
+        Database(path).open([KEY])
+
+
+def test_a_wrong_key_is_said_and_changes_nothing(database, path):
+    database.write_objects([OBJECT])
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="the node's key does not open it"):
+        Database(path).open([OTHER])
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["state.db"]
+
+
+def test_nothing_of_it_can_be_read(database, path):
+    database.write_objects([replace(OBJECT, name="planted-name", body="planted-body")])
+    database.write_events([event("planted-message")])
+    for found in path.parent.iterdir():
+        assert b"planted" not in found.read_bytes()
+
+
+def test_a_plain_file_of_an_earlier_version_is_encrypted(path):
+    path.parent.mkdir()
+    plain = apsw.Connection(str(path))
+    plain.pragma("journal_mode", "wal")
+    plain.execute(_SCHEMA)
+    plain.pragma("user_version", 1)
+    plain.execute(
+        "INSERT INTO objects VALUES ('Deployment', 'default', 'a', 1, 1000.5, ?, NULL)",
+        (OBJECT.body,),
+    )
+    plain.close()
+    database = reopened(path)
+    assert database.load_objects() == [OBJECT]
+    database.write_objects([replace(OBJECT, name="b")])
+    database.close()
+    assert b"Deployment" not in path.read_bytes()
+    assert os.listdir(path.parent) == ["state.db"]
+
+
+def test_a_new_key_is_taken_while_the_file_is_in_use(database, path):
+    database.write_objects([OBJECT])
+    database.rekey([OTHER, KEY])
+    assert database.load_objects() == [OBJECT]
+    database.write_objects([replace(OBJECT, name="b")])
+    assert database._open_connection.pragma("journal_mode") == "wal"
+    database.close()
+    with pytest.raises(StoreError):
+        Database(path).open([KEY])
+    database.open([OTHER])
+    assert len(database.load_objects()) == 2
+
+
+def test_a_change_of_keys_that_was_interrupted_is_finished(database, path):
+    database.write_objects([OBJECT])
+    database.close()
+    database.open([OTHER, KEY])
+    assert database.load_objects() == [OBJECT]
+    database.close()
+    database.open([OTHER])
+
+
+def test_a_new_key_that_can_not_be_taken_leaves_the_old_one(database, path, monkeypatch):
+    database.write_objects([OBJECT])
+
+    def fail(*_):
+        raise apsw.FullError("full")
+
+    monkeypatch.setattr(database_module, "rewrite", fail)
+    with pytest.raises(StoreError, match="anew"):
+        database.rekey([KEY, OTHER])
+    monkeypatch.undo()
+    assert database.load_objects() == [OBJECT]
 
 
 def test_a_folder_that_can_not_be_made_is_said(tmp_path):
     (tmp_path / "data").write_text("in the way")
     with pytest.raises((StoreError, OSError), match="data"):
-        Database(tmp_path / "data" / "state.db").open()
+        Database(tmp_path / "data" / "state.db").open([KEY])
 
 
 def test_a_full_disk_is_temporary_and_changes_nothing(database, path):
@@ -188,7 +264,7 @@ def test_closing_twice_and_opening_again_is_fine(database):
     before = len(os.listdir("/proc/self/fd"))
     database.close()
     database.close()
-    database.open()
+    database.open([KEY])
     assert database.load_objects() == [OBJECT]
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -201,7 +277,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def test_any_text_can_be_stored(name, body):
     with tempfile.TemporaryDirectory() as folder:
         database = Database(Path(folder) / "state.db")
-        database.open()
+        database.open([KEY])
         stored = replace(OBJECT, name=name, body=body)
         database.write_objects([stored])
         assert database.load_objects() == [stored]

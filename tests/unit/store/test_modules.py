@@ -2,7 +2,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from limpet.engine.protocol import ModuleInfo
 from limpet.store.modules import DigestError, ModuleStore
 
 WASM = b"\0asm\1\0\0\0"
+KEY = b"k" * 32
 NAME = "a" * 64 + "-key.cwasm"
 INFO = ModuleInfo(imports=("wasi.fd_write",), exports=("_start", "memory"), memory_bytes=65536)
 
@@ -24,7 +24,7 @@ def digest_of(data):
 @pytest.fixture
 def store(tmp_path):
     store = ModuleStore(tmp_path)
-    store.open()
+    store.open(KEY)
     return store
 
 
@@ -66,7 +66,7 @@ def test_a_module_is_found_by_its_digest(store, tmp_path):
     staged.finish(digest)
     assert store.has_module(digest)
     assert read_all(store.open_module(digest)) == WASM
-    assert files(tmp_path) == ["artifact.key", f"modules/{digest[7:]}.wasm"]
+    assert files(tmp_path) == [f"modules/{digest[7:]}.wasm"]
 
 
 def test_a_module_that_is_not_there_is_not_opened(store):
@@ -89,7 +89,7 @@ def test_other_bytes_than_promised_leave_nothing(store, tmp_path, digest):
     with pytest.raises(DigestError, match=digest_of(WASM)) as caught:
         staged.finish(digest)
     assert len(str(caught.value)) < 250
-    assert files(tmp_path) == ["artifact.key"]
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_is_no_digest_is_no_path(store, tmp_path, digest):
     staged = store.create_module()
     with pytest.raises(DigestError):
         staged.finish_written(digest)
-    assert files(tmp_path) == ["artifact.key"]
+    assert files(tmp_path) == []
 
 
 @given(st.text(max_size=80))
@@ -127,7 +127,7 @@ def test_what_was_abandoned_leaves_nothing(store, tmp_path):
     staged = store.create_module()
     staged.write(WASM)
     staged.abandon()
-    assert files(tmp_path) == ["artifact.key"]
+    assert files(tmp_path) == []
 
 
 def test_a_disk_that_fails_at_the_end_leaves_nothing(store, tmp_path, monkeypatch):
@@ -140,16 +140,16 @@ def test_a_disk_that_fails_at_the_end_leaves_nothing(store, tmp_path, monkeypatc
     monkeypatch.setattr("limpet.store.modules.os.fsync", fail)
     with pytest.raises(OSError, match="full"):
         staged.finish(digest_of(WASM))
-    assert files(tmp_path) == ["artifact.key"]
+    assert files(tmp_path) == []
 
 
 def test_what_an_interrupted_write_left_is_removed(store, tmp_path):
     os.close(store.create_module().descriptor)
     os.close(store.stage_artifact(NAME)[1])
-    assert len(files(tmp_path)) == 3
+    assert len(files(tmp_path)) == 2
     again = ModuleStore(tmp_path)
-    again.open()
-    assert files(tmp_path) == ["artifact.key"]
+    again.open(KEY)
+    assert files(tmp_path) == []
 
 
 # Artifacts
@@ -159,7 +159,7 @@ def test_an_artifact_comes_back_with_what_compiling_learned(store, tmp_path):
     assert store.open_artifact(NAME) is None
     seal(store)
     again = ModuleStore(tmp_path)
-    again.open()
+    again.open(KEY)
     artifact = again.open_artifact(NAME)
     assert artifact.info == INFO
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -174,12 +174,23 @@ def test_a_new_artifact_replaces_the_old(store):
     assert read_all(store.open_artifact(NAME).descriptor) == b"two"
 
 
-def test_the_key_is_the_node_s_own_and_stays(store, tmp_path):
-    key = (tmp_path / "artifact.key").read_bytes()
-    assert len(key) == 32
-    assert stat.S_IMODE((tmp_path / "artifact.key").stat().st_mode) == 0o600
-    ModuleStore(tmp_path).open()
-    assert (tmp_path / "artifact.key").read_bytes() == key
+def test_another_key_makes_artifacts_void(store, tmp_path):
+    """One of before a rotation, or of another node."""
+    seal(store)
+    os.close(store.open_artifact(NAME).descriptor)
+    store.set_key(b"n" * 32)
+    assert store.open_artifact(NAME) is None
+    assert files(tmp_path) == []
+    seal(store)
+    again = ModuleStore(tmp_path)
+    again.open(KEY)
+    assert again.open_artifact(NAME) is None
+
+
+def test_the_key_file_of_an_earlier_version_goes(tmp_path):
+    (tmp_path / "artifact.key").write_bytes(b"k" * 32)
+    ModuleStore(tmp_path).open(KEY)
+    assert files(tmp_path) == []
 
 
 def flip_code(artifacts):
@@ -219,7 +230,6 @@ TAMPERING = {
     "another code": edit_seal(mac="0" * 64),
     "a code that is a number": edit_seal(mac=0),
     "a code that is not ASCII": edit_seal(mac="\u00e9" * 64),
-    "another node's key": lambda a: (a.parent / "artifact.key").write_bytes(b"k" * 32),
 }
 
 
@@ -228,9 +238,9 @@ def test_an_artifact_that_this_node_did_not_write_is_removed(store, tmp_path, ta
     seal(store)
     tamper(tmp_path / "artifacts")
     again = ModuleStore(tmp_path)
-    again.open()
+    again.open(KEY)
     assert again.open_artifact(NAME) is None
-    assert files(tmp_path) == ["artifact.key"]
+    assert files(tmp_path) == []
     seal(again)
     os.close(again.open_artifact(NAME).descriptor)
 
@@ -243,7 +253,7 @@ def test_an_artifact_under_another_name_is_removed(store, tmp_path):
             tmp_path / "artifacts" / f"{other}{suffix}"
         )
     assert store.open_artifact(other) is None
-    assert files(tmp_path) == ["artifact.key"]
+    assert files(tmp_path) == []
 
 
 def test_a_symbolic_link_is_not_followed(store, tmp_path):
@@ -253,7 +263,7 @@ def test_a_symbolic_link_is_not_followed(store, tmp_path):
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
     assert store.open_artifact(NAME) is None
-    assert files(tmp_path) == ["artifact.key", "elsewhere"]
+    assert files(tmp_path) == ["elsewhere"]
 
 
 def test_an_artifact_that_changes_while_it_is_published_is_not_used(store, tmp_path, monkeypatch):
@@ -270,14 +280,4 @@ def test_an_artifact_that_changes_while_it_is_published_is_not_used(store, tmp_p
     with pytest.raises(OSError, match="changed while it was published"):
         store.seal_artifact(NAME, staged, descriptor, INFO)
     os.close(descriptor)
-    assert files(tmp_path) == ["artifact.key"]
-
-
-@pytest.mark.parametrize("key", [b"", b"short", b"x" * 33])
-def test_a_torn_key_is_made_again(store, tmp_path, key):
-    seal(store)
-    (tmp_path / "artifact.key").write_bytes(key)
-    again = ModuleStore(tmp_path)
-    again.open()
-    assert len((tmp_path / "artifact.key").read_bytes()) == 32
-    assert again.open_artifact(NAME) is None
+    assert files(tmp_path) == []
