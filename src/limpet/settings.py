@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from limpet.errors import InvalidInputError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_SETTINGS_FILE = Path("/etc/limpet/limpet.toml")
+
+KeySource: TypeAlias = Literal["file", "passphrase", "credential"]
 
 
 class SettingsError(InvalidInputError):
@@ -94,6 +96,37 @@ class IngressSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeysSettings:
+    """The key that unlocks everything the node keeps (docs/decisions/keys.md)."""
+
+    source: KeySource = "file"
+    """Where the unlock key comes from: `file`, `passphrase` or `credential`. Default: `file`."""
+    file: str = ""
+    """The key file of source `file`. Default: `/etc/limpet/node.key` for `/var/lib/limpet`, else
+    the data directory's path with `.key` added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSettings:
+    """The volumes of apps."""
+
+    trim_hours: float = 168.0
+    """How often blocks that guests have freed are given back to the disk. Default: once a week."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSettings:
+    """The walls around apps (docs/security.md)."""
+
+    first_uid: int = 1_900_000_000
+    """The first of the user and group numbers that are the apps' alone. Default: 1900000000."""
+    uids: int = 65_536
+    """How many such numbers there are; each process gets one of its own. Default: 65536."""
+    allowed_capabilities: str = ""
+    """Linux capabilities that manifests may ask for, by name, separated by commas. Default: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Every group."""
 
@@ -101,6 +134,19 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     logs: LogSettings = field(default_factory=LogSettings)
     ingress: IngressSettings = field(default_factory=IngressSettings)
+    keys: KeysSettings = field(default_factory=KeysSettings)
+    volumes: VolumeSettings = field(default_factory=VolumeSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+
+    @property
+    def key_file(self) -> Path:
+        """Where the unlock key of source `file` is: never inside the data directory."""
+        if self.keys.file:
+            return Path(self.keys.file).expanduser().absolute()
+        data = self.node.data_directory
+        if data == Path("/var/lib/limpet"):
+            return Path("/etc/limpet/node.key")
+        return data.with_name(f"{data.name}.key")
 
 
 _GROUPS: dict[str, type[Any]] = {
@@ -108,6 +154,9 @@ _GROUPS: dict[str, type[Any]] = {
     "http": HttpSettings,
     "logs": LogSettings,
     "ingress": IngressSettings,
+    "keys": KeysSettings,
+    "volumes": VolumeSettings,
+    "sandbox": SandboxSettings,
 }
 
 
@@ -176,6 +225,8 @@ def _convert(value: object, kind: str, *, where: str) -> object:
             return Path(value).expanduser().absolute()
         if kind == "str" and isinstance(value, str):
             return value
+        if kind == "KeySource" and value in get_args(KeySource):
+            return value
         if (kind == "float" and isinstance(value, str | int | float)) or (
             kind == "int" and isinstance(value, str | int)
         ):
@@ -184,6 +235,12 @@ def _convert(value: object, kind: str, *, where: str) -> object:
                 return number
     except (ValueError, OverflowError, RuntimeError):  # RuntimeError: `~nobody` has no home
         pass
-    wanted = {"Path": "a path", "str": "text", "int": "a whole number", "float": "a number"}[kind]
+    wanted = {
+        "Path": "a path",
+        "str": "text",
+        "int": "a whole number",
+        "float": "a number",
+        "KeySource": "one of " + ", ".join(get_args(KeySource)),
+    }[kind]
     suffix = " above zero" if kind in ("int", "float") else ""
     raise SettingsError(f"{where}: expected {wanted}{suffix}, got {value!r}")

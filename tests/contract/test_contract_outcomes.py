@@ -102,7 +102,7 @@ def test_a_guest_that_grows_for_ever_ends_by_itself(load: Loader) -> None:
     )
     outcome = program.run(invoke(deadline_seconds=60))
     assert outcome.kind is OutcomeKind.OUT_OF_MEMORY
-    assert "8388608" in outcome.message
+    assert "8.0 MiB" in outcome.message
     assert outcome.memory_bytes == 8 << 20
 
 

@@ -37,7 +37,7 @@ from limpet.worker.messages import (
 CORPUS = [
     encode_message(message)
     for message in (
-        Spawn("default/a#1", "app"),
+        Spawn("default/a#1", "app", 1000),
         Exited(123, 256, 1 << 20),
         EngineReady("wasmtime", "50.0.1", "0123456789abcdef"),
         Drain(),

@@ -67,7 +67,7 @@ def test_a_job_has_a_deadline(node: RunningNode) -> None:
 def test_a_trap_is_called_one(node: RunningNode, guest: str, reason: str, word: str) -> None:
     node.apply(job("trapping", guest))
     status = node.wait_phase("trapping", "Failed")
-    assert status["reason"] in (reason, "OutOfMemory" if guest == "grow" else reason)
+    assert status["reason"] in (reason, "OOMKilled" if guest == "grow" else reason)
     assert word in status["message"]
     assert word in node.events("trapping", status["reason"])[-1]["message"]
 
@@ -223,7 +223,7 @@ def test_volumes_of_every_kind(node: RunningNode) -> None:
     assert node.request("mounting", "/?path=/config/mode").body == b"fast"
     assert node.request("mounting", "/?path=/keys/token").body == b"s3cret"
     assert node.request("mounting", "/?path=/scratch/none").body == b"errno 44\n"
-    for outside in ("/data/../../etc/passwd", "/etc/passwd", "/data/../artifact.key"):
+    for outside in ("/data/../../etc/passwd", "/etc/passwd", "/data/../keyring.db"):
         assert node.request("mounting", f"/?path={outside}").text.startswith("errno ")
         assert node.request("mounting", f"/?link=1&path={outside}").text.startswith("errno ")
     kinds = sorted(volume["kind"] for volume in node.status("mounting")["volumes"])

@@ -46,7 +46,14 @@ def test_every_setting_can_be_set_in_every_way(file):
     for group in fields(Settings):
         lines.append(f"[{group.name}]")
         for entry in fields(getattr(Settings(), group.name)):
-            value = {"Path": "/x/y", "str": "text", "int": 7, "float": 7.5}[entry.type]
+            kinds = {
+                "Path": "/x/y",
+                "str": "text",
+                "int": 7,
+                "float": 7.5,
+                "KeySource": "passphrase",
+            }
+            value = kinds[entry.type]
             lines.append(f"{entry.name} = {value!r}")
             environment[f"LIMPET_{group.name}_{entry.name}".upper()] = str(value)
     from_file = load_settings(file=file("\n".join(lines)))
@@ -54,6 +61,28 @@ def test_every_setting_can_be_set_in_every_way(file):
     assert from_file.http.connections == 7
     assert type(from_file.http.connections) is int
     assert from_file.node.data_directory == Path("/x/y")
+
+
+def test_a_key_source_is_one_of_those_there_are():
+    for name in ("file", "passphrase", "credential"):
+        assert load_settings(overrides={"keys.source": name}).keys.source == name
+    for name in ("", "File", "tpm", 1):
+        with pytest.raises(SettingsError, match="one of file, passphrase, credential"):
+            load_settings(overrides={"keys.source": name})
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "expected"),
+    [
+        ("/var/lib/limpet", "", "/etc/limpet/node.key"),
+        ("/srv/node", "", "/srv/node.key"),
+        ("/srv/node.d", "", "/srv/node.d.key"),
+        ("/srv/node", "/media/stick/key", "/media/stick/key"),
+    ],
+)
+def test_the_key_file_is_never_inside_the_data_directory(data, file, expected):
+    settings = load_settings(overrides={"node.data_directory": data, "keys.file": file})
+    assert settings.key_file == Path(expected)
 
 
 def test_every_setting_is_documented():

@@ -81,15 +81,19 @@ class AppStatus(TypedDict):
     digest: str | None
     endpoints: list[str]
     limits: Json
+    missing_walls: NotRequired[list[str]]
+    missing_walls_why: NotRequired[str]
     usage: Json | None
     requests: Json | None
     cold_start_milliseconds: Json | None
+    requires: list[str]
+    egress: list[str] | None
     volumes: list[Json]
     workers: list[WorkerInfo]
 
 
 class ObjectInfo(TypedDict):
-    """A stored object: `object` is the Kubernetes one."""
+    """A stored object: `object` is the Kubernetes one, `usage` how full a volume is."""
 
     kind: str
     namespace: str
@@ -97,6 +101,7 @@ class ObjectInfo(TypedDict):
     created_at: str
     generation: int
     object: Json
+    usage: NotRequired[Json | None]
 
 
 class EventInfo(TypedDict):
@@ -209,6 +214,23 @@ class Client:
         """What happened, oldest first."""
         query = {"namespace": namespace, "name": name, "limit": limit}
         return cast("list[EventInfo]", _items(self._call("GET", _target("/v1/events", query))))
+
+    def keys(self) -> Json:
+        """What the node says about its keys; never a key."""
+        return self._call("GET", "/v1/keys")
+
+    def rotate_keys(
+        self,
+        *,
+        unlock_key: bytes | None = None,
+        scrypt: Json | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """Change the node's keys; a node with a passphrase needs its new key and how it is made."""
+        body: Json = {"dry_run": dry_run}
+        if unlock_key is not None:
+            body |= {"unlock_key": unlock_key.hex(), "scrypt": scrypt}
+        return self._call("POST", "/v1/keys/rotate", body)
 
     def log_lines(
         self,

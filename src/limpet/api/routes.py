@@ -7,14 +7,22 @@ import json
 import time
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
-from limpet.node.status import UsageMeter, describe_app, describe_node, format_time
+from limpet.node.status import (
+    UsageMeter,
+    describe_app,
+    describe_node,
+    describe_usage,
+    format_time,
+)
 from limpet.plan import AppKey
+from limpet.store.encryption import KEY_BYTES
 from limpet.store.modules import MAX_MODULE_BYTES, StagedModule
+from limpet.store.unlock import Stretching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
+_KEY_CALLS = (("GET",), ("POST", "rotate"))
 _FOLLOW_QUEUE = 10_000
 _FOLLOW_CHECK_SECONDS = 0.25
 
@@ -135,6 +144,8 @@ class Routes:
                 return self._logs(self._find(namespace, name), query)
             case ("GET", "v1", "events"):
                 return self._events(query)
+            case (_, "v1", "keys", *rest) if (method, *rest) in _KEY_CALLS:
+                return self._keys(method, request.body)
         raise NotFoundError(f"the API has no {method} {request.path.decode('utf-8', 'replace')}")
 
     def _apply(self, body: bytes) -> Response:
@@ -154,15 +165,31 @@ class Routes:
         results = self._agent.apply(requested, dry_run=document.get("dry_run") is True)
         return _json({"results": results})
 
+    def _keys(self, method: str, body: bytes) -> Response:
+        if method == "GET":
+            return _json(_with_times(self._agent.keys.describe()))
+        document = _parse_json(body)
+        key, stretching = parse_unlock(document)
+        return _json(
+            self._agent.rotate_keys(key, stretching, dry_run=document.get("dry_run") is True)
+        )
+
     def _objects(self, query: Mapping[str, str]) -> Response:
         items = [
-            _object(stored)
+            _object(stored) | self._claim_usage(stored)
             for stored in self._agent.objects.values()
             if query.get("kind") in (None, stored.kind)
             and query.get("namespace") in (None, stored.namespace)
             and query.get("name") in (None, stored.name)
         ]
         return _json({"items": items})
+
+    def _claim_usage(self, stored: StoredObject) -> dict[str, object]:
+        """Return how full a volume is, for claims alone."""
+        if stored.kind != "PersistentVolumeClaim":
+            return {}
+        usage = self._agent.volume_usage(stored.namespace, stored.name)
+        return {"usage": describe_usage(usage)}
 
     async def _apps(self, query: Mapping[str, str]) -> Response:
         runtimes = [
@@ -178,7 +205,12 @@ class Routes:
         if any(runtime.workers for runtime in runtimes):
             await asyncio.sleep(_STATS_PATIENCE_SECONDS)  # a busy worker's figures may be older
         return [
-            describe_app(runtime, engine=self._agent.zygote.engine_name, meter=self._meter)
+            describe_app(
+                runtime,
+                engine=self._agent.zygote.engine_name,
+                meter=self._meter,
+                standing=self._agent.standing(),
+            )
             for runtime in runtimes
         ]
 
@@ -298,6 +330,32 @@ def _parse_json(body: bytes) -> dict[str, object]:
     if not isinstance(document, dict):
         raise InvalidInputError("the body must be a JSON object")
     return document
+
+
+def parse_unlock(document: Mapping[str, object]) -> tuple[bytes | None, Stretching | None]:
+    """Read a new unlock key and how its passphrase was stretched. No message repeats the key."""
+    key, scrypt = document.get("unlock_key"), document.get("scrypt")
+    if key is None and scrypt is None:
+        return None, None
+    try:
+        if not isinstance(key, str) or not isinstance(scrypt, dict):
+            raise TypeError
+        unlock_key = bytes.fromhex(key)
+        salt = bytes.fromhex(scrypt["salt"]).hex()
+        stretching = Stretching(salt=salt, **{name: int(scrypt[name]) for name in ("n", "r", "p")})
+    except (ValueError, KeyError, TypeError):
+        unlock_key = b""
+    if len(unlock_key) != KEY_BYTES:
+        raise InvalidInputError(
+            "expected `unlock_key`, 64 hexadecimal digits, and `scrypt` with salt, n, r and p"
+        ) from None
+    return unlock_key, stretching
+
+
+def _with_times(told: dict[str, Any]) -> dict[str, object]:
+    for part in (told, *told["generations"]):
+        part["created_at"] = format_time(part["created_at"])
+    return told
 
 
 def _number(query: Mapping[str, str], name: str, default: int | None) -> int:

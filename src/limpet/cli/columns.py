@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from limpet.cli.kinds import CLAIM, CONFIG_MAP, INGRESS, SECRET, SERVICE, Kind, reference
+from limpet.cli.kinds import (
+    CLAIM,
+    CONFIG_MAP,
+    INGRESS,
+    NETWORK_POLICY,
+    SECRET,
+    SERVICE,
+    Kind,
+    reference,
+)
 from limpet.cli.render import Cell, Column, Styled
-from limpet.cli.units import format_age, format_cores, format_size
+from limpet.cli.units import format_age, format_cores, format_size, format_used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +70,7 @@ def app_table(
     columns += [Column("AGE", rank=3 * rank), Column("ENDPOINTS", is_flexible=True, rank=rank)]
     if is_wide:
         columns += [Column(title) for title in ("TRIGGER", "CPU", "MEMORY", "ENGINE")]
-        columns += [Column("IMAGE", is_flexible=True), Column("DIGEST")]
+        columns += [Column("LAST EXIT"), Column("IMAGE", is_flexible=True), Column("DIGEST")]
     rows: Rows = []
     for app in apps:
         row: list[Cell] = [app["namespace"]] if has_namespace else []
@@ -150,7 +159,10 @@ def object_table(
     for item in objects:
         row: list[Cell] = [item["namespace"]] if has_namespace else []
         row.append(reference(kind.kind, item["name"]) if has_kind_in_name else item["name"])
-        rows.append([*row, *describe(item["object"]), format_age(item["created_at"])])
+        cells = describe(item["object"])
+        if kind is CLAIM:
+            cells.append(format_used(item.get("usage")))
+        rows.append([*row, *cells, format_age(item["created_at"])])
     return columns, rows
 
 
@@ -169,9 +181,17 @@ def _wide_cells(app: AppStatus) -> list[Cell]:
         format_cores(limits.get("cpu_cores")),
         format_size(limits.get("memory_bytes")),
         app["engine"] or "-",
+        _last_reason(app),
         app["image"],
         (app["digest"] or "-")[:_SHORT_DIGEST],
     ]
+
+
+def _last_reason(app: AppStatus) -> str:
+    """Why a worker ended last, like OOMKilled or SystemCallDenied."""
+    exits = [worker["last_exit"] for worker in app["workers"] if worker["last_exit"]]
+    latest = max(exits, key=lambda last: last["finished_at"] or "", default=None)
+    return latest["reason"] if latest else "-"
 
 
 def _nothing(manifest: Json) -> list[Cell]:
@@ -208,6 +228,18 @@ def _ingress_backend(path: Json) -> str:
     return f"{service.get('name', '-')}:{port.get('number') or port.get('name') or '-'}"
 
 
+def _policy_cells(manifest: Json) -> list[Cell]:
+    spec = manifest.get("spec") or {}
+    selector = spec.get("podSelector") or {}
+    expressions = [
+        f"{expression.get('key')} {expression.get('operator')}"
+        + (f" ({','.join(expression.get('values') or ())})" if expression.get("values") else "")
+        for expression in selector.get("matchExpressions") or ()
+    ]
+    labels = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    return [str(len(spec.get("egress") or ())), ",".join([*labels, *expressions]) or "all apps"]
+
+
 def _key_cells(manifest: Json) -> list[Cell]:
     return [str(len(object_keys(manifest)))]
 
@@ -232,7 +264,11 @@ _OBJECT_COLUMNS: dict[str, tuple[list[Column], Callable[[Json], list[Cell]]]] = 
         _service_cells,
     ),
     INGRESS.kind: ([Column("HOSTS"), Column("PATHS", is_flexible=True)], _ingress_cells),
+    NETWORK_POLICY.kind: (
+        [Column("EGRESS RULES"), Column("SELECTOR", is_flexible=True)],
+        _policy_cells,
+    ),
     CONFIG_MAP.kind: ([Column("KEYS")], _key_cells),
     SECRET.kind: ([Column("TYPE"), Column("KEYS")], _secret_cells),
-    CLAIM.kind: ([Column("SIZE"), Column("ACCESS")], _claim_cells),
+    CLAIM.kind: ([Column("SIZE"), Column("ACCESS"), Column("USED")], _claim_cells),
 }

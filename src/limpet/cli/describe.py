@@ -18,6 +18,7 @@ from limpet.cli.columns import (
     worker_style,
 )
 from limpet.cli.get import find_object
+from limpet.cli.guards import app_warnings, node_warnings
 from limpet.cli.options import (
     complete_apps,
     connect,
@@ -35,12 +36,14 @@ from limpet.cli.render import (
     write_table,
     write_title,
 )
+from limpet.cli.terminal import one_line
 from limpet.cli.units import (
     format_age,
     format_cores,
     format_micros,
     format_milliseconds,
     format_size,
+    format_used,
 )
 
 if TYPE_CHECKING:
@@ -99,6 +102,7 @@ def _describe_app(client: Client, *, namespace: str, name: str, output: str | No
         write_json({"app": app, "events": events})
         return
     write_fields(_app_fields(app))
+    _write_egress(app["egress"])
     _write_volumes(app["volumes"])
     _write_workers(app)
     _write_events(events)
@@ -121,7 +125,10 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
         ("Digest", app["digest"] or "-"),
         ("Engine", app["engine"] or "-"),
         ("Limits", _limits(app["limits"])),
+        *(("Warning", Styled(text, "yellow")) for text in app_warnings(app)),
+        ("Requires", ", ".join(app["requires"]) or "-"),
         ("Usage", _usage(app["usage"])),
+        *_kernel_usage(app["usage"]),
     ]
     if app["requests"] is not None:
         fields += _request_fields(app["requests"])
@@ -151,8 +158,14 @@ def _request_fields(requests: Json) -> list[tuple[str, Cell]]:
 
 
 def _limits(limits: Json) -> str:
-    cores, memory = limits.get("cpu_cores"), limits.get("memory_bytes")
-    return f"{format_cores(cores)} CPU, {format_size(memory)} memory"
+    lacking = limits.get("not_enforced") or {}
+    cpu = f"{format_cores(limits.get('cpu_cores'))} CPU"
+    memory = f"{format_size(limits.get('memory_bytes'))} memory"
+    parts = [cpu + " (not enforced)" * ("cpu" in lacking)]
+    parts.append(memory + " (engine only)" * ("memory" in lacking))
+    if limits.get("pids") is not None:
+        parts.append(f"{limits['pids']} processes" + " (not enforced)" * ("pids" in lacking))
+    return ", ".join(parts)
 
 
 def _usage(usage: Json | None) -> str:
@@ -161,6 +174,26 @@ def _usage(usage: Json | None) -> str:
     cores = format_cores(usage.get("cpu_cores"))
     memory = f"{format_size(usage.get('pss_bytes'))} memory (PSS)"
     return f"{cores} CPU, {memory}, {format_size(usage.get('uss_bytes'))} of it private"
+
+
+def _kernel_usage(usage: Json | None) -> list[tuple[str, Cell]]:
+    """What the kernel counted against the limits, where it enforces them."""
+    parts = []
+    if usage and usage.get("memory_peak_bytes") is not None:
+        now, peak = format_size(usage.get("memory_bytes")), format_size(usage["memory_peak_bytes"])
+        parts.append(f"{now} memory now, {peak} at most")
+    if usage and usage.get("throttled_share") is not None:
+        share, seconds = usage["throttled_share"], usage.get("throttled_seconds") or 0
+        parts.append(f"CPU limit reached in {share:.0%} of periods, {seconds:g} s waited")
+    return [("Charged", "; ".join(parts))] if parts else []
+
+
+def _write_egress(rules: Sequence[str] | None) -> None:
+    if rules is None:  # the app is not planned yet
+        return
+    write_title("Egress")
+    for rule in rules or ["nothing: the app has no network"]:
+        click.echo(" " * _INDENT + one_line(rule))
 
 
 def _write_volumes(volumes: Sequence[Json]) -> None:
@@ -172,10 +205,12 @@ def _write_volumes(volumes: Sequence[Json]) -> None:
             volume.get("path") or "-",
             kinds.reference(volume.get("kind") or "-", volume.get("source") or "-"),
             "read only" if volume.get("read_only") else "read and write",
+            format_used(volume.get("usage")),
         ]
         for volume in volumes
     ]
-    write_table([Column("PATH"), Column("SOURCE"), Column("ACCESS")], rows, indent=_INDENT)
+    columns = [Column(title) for title in ("PATH", "SOURCE", "ACCESS", "USED")]
+    write_table(columns, rows, indent=_INDENT)
 
 
 def _write_workers(app: AppStatus) -> None:
@@ -239,6 +274,7 @@ def _describe_object(
             ("Namespace", found["namespace"]),
             ("Kind", f"{found['kind']}, generation {found['generation']}"),
             ("Age", created),
+            *([("Used", format_used(found.get("usage")))] if kind is kinds.CLAIM else []),
         ]
     )
     if kind in (kinds.CONFIG_MAP, kinds.SECRET):
@@ -287,11 +323,17 @@ def _describe_node(client: Client, *, output: str | None) -> None:
             ("Age", f"{format_age(node['started_at'])} ({node['started_at']})"),
             ("Apps", f"{node['apps']}, {_counted(node['workers'], 'worker')}"),
             ("Memory", f"{format_size(platform_bytes(node))} for Limpet's own processes (PSS)"),
+            *([("Guards", _guards(node["facilities"]))] if node.get("facilities") else []),
+            *(("Warning", Styled(text, "yellow")) for text in node_warnings(node)),
         ]
     )
     write_title("Processes")
     write_table(*process_table(node), indent=_INDENT)
     _write_events(events[-_EVENTS:])
+
+
+def _guards(facilities: Json) -> str:
+    return ", ".join(name for name, is_there in facilities.items() if is_there) or "none"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ import click
 
 from limpet.cli import kinds
 from limpet.cli.columns import app_table, event_table, node_table, object_table
+from limpet.cli.guards import app_warnings
 from limpet.cli.options import (
     complete_apps,
     connect,
@@ -20,7 +21,7 @@ from limpet.cli.options import (
     socket_option,
 )
 from limpet.cli.render import write_json, write_json_line, write_table, write_yaml
-from limpet.cli.terminal import notice, one_line
+from limpet.cli.terminal import notice, one_line, warning
 from limpet.cli.watch import Table, watch_tables
 from limpet.errors import NotFoundError
 
@@ -80,8 +81,8 @@ def get(
     namespace: str | None,
     socket: str | None,
 ) -> None:
-    """List objects: apps, deployments, pods, jobs, services, ingresses, configmaps, secrets,
-    persistentvolumeclaims, events, nodes or all. kubectl's short names work.
+    """List objects: apps, deployments, pods, jobs, services, ingresses, networkpolicies,
+    configmaps, secrets, persistentvolumeclaims, events, nodes or all. kubectl's short names work.
 
     `apps` are all deployments, pods and jobs with what they are doing.
     """
@@ -244,6 +245,11 @@ def _write_tables(
         if at:
             click.echo()
         write_table(columns, rows)
+    apps = [item for listing in listings if listing.kind.is_app for item in listing.items]
+    for text in dict.fromkeys(
+        text for app in apps for text in app_warnings(cast("AppStatus", app))
+    ):
+        warning(text)
 
 
 def _nothing(queries: Sequence[Query]) -> str:

@@ -39,10 +39,11 @@ CLAIM = Kind(
     "PersistentVolumeClaim", "persistentvolumeclaim", "persistentvolumeclaims", ("pvc", "pvcs")
 )
 INGRESS = Kind("Ingress", "ingress", "ingresses", ("ing",))
+NETWORK_POLICY = Kind("NetworkPolicy", "networkpolicy", "networkpolicies", ("netpol",))
 EVENT = Kind("Event", "event", "events", ("ev",))
 NODE = Kind("Node", "node", "nodes", ("no",))
 
-STORED = (DEPLOYMENT, POD, JOB, SERVICE, INGRESS, CONFIG_MAP, SECRET, CLAIM)
+STORED = (DEPLOYMENT, POD, JOB, SERVICE, INGRESS, NETWORK_POLICY, CONFIG_MAP, SECRET, CLAIM)
 """Kinds that manifests have; `App` is any of Deployment, Pod and Job."""
 LISTED = (APP, *STORED, EVENT, NODE)
 

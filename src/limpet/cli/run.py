@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from limpet.cli import kinds
+from limpet.cli.guards import limits_notice
 from limpet.cli.options import (
     connect,
     duration_option,
@@ -200,6 +201,10 @@ def _run(
     )
 
     app = manifests[-1].resource
+    unlimited = limits_notice(client.node())
+    if unlimited:
+        status.clear()
+        notice(unlimited)
     _refuse_existing(client, namespace=app.namespace, name=app.name)
     wanted = _without_existing_claims(client, options, manifests)
     results = apply_manifests(client, wanted, dry_run=False, status=status)

@@ -32,14 +32,16 @@ _HIGH_SHARE = 0.9
 # Titles, and which of them narrow terminals do without.
 _NUMBERS = {
     "CPU": 0,
-    "CPU%": 6,
+    "CPU%": 8,
     "MEMORY": 0,
-    "MEM%": 7,
-    "REQUESTS": 2,
-    "FAILED": 4,
-    "P50": 3,
+    "MEM%": 6,
+    "PEAK": 3,
+    "THROTTLED": 2,
+    "REQUESTS": 4,
+    "FAILED": 5,
+    "P50": 9,
     "P99": 1,
-    "RESTARTS": 5,
+    "RESTARTS": 7,
 }
 
 
@@ -65,7 +67,9 @@ def top(
 ) -> None:
     """Show CPU, memory, requests and latency of apps, and the memory of the node's processes.
 
-    CPU% and MEM% are shares of the app's limits. Memory is PSS: shared pages count in parts.
+    CPU% and MEM% are shares of the app's limits. MEMORY is PSS: shared pages count in parts. MEM%
+    and PEAK are what the kernel charges to the limit. THROTTLED is the share of time, since the
+    last look, in which the CPU limit was reached.
     """
     client = connect(socket)
     chosen = None if all_namespaces else namespace or "default"
@@ -110,6 +114,7 @@ def _app_cells(app: AppStatus) -> list[str | Styled]:
     usage, limits, requests = app["usage"] or {}, app["limits"], app["requests"] or {}
     latency = requests.get("latency_micros") or {}
     cores, memory = usage.get("cpu_cores"), usage.get("pss_bytes")
+    charged = usage.get("memory_bytes")
     failed = requests.get("failed")
     return [
         app["name"],
@@ -117,7 +122,9 @@ def _app_cells(app: AppStatus) -> list[str | Styled]:
         format_cores(cores),
         _share_cell(cores, limits.get("cpu_cores")),
         format_size(memory),
-        _share_cell(memory, limits.get("memory_bytes")),
+        _share_cell(memory if charged is None else charged, limits.get("memory_bytes")),
+        format_size(usage.get("memory_peak_bytes")),
+        _throttled_cell(usage.get("throttled_share")),
         _count(requests.get("total")),
         Styled(_count(failed), "red" if failed else ""),
         format_micros(latency.get("p50")),
@@ -145,6 +152,11 @@ def _busiest_first(app: AppStatus) -> tuple[float, str, str]:
 def _share_cell(part: float | None, whole: float | None) -> Styled:
     is_high = bool(part and whole and part / whole >= _HIGH_SHARE)
     return Styled(format_share(part, whole), "red" if is_high else "")
+
+
+def _throttled_cell(share: float | None) -> Styled:
+    text = "-" if share is None else f"{share:.0%}"
+    return Styled(text, "yellow" if share else "")
 
 
 def _count(number: int | None) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limpet.api.client import Json
 
 _MISSING = "-"
 
@@ -62,6 +66,14 @@ def format_size(count: float | None) -> str:
     from limpet.manifest.quantity import format_bytes
 
     return _MISSING if count is None else format_bytes(int(count))
+
+
+def format_used(usage: Json | None) -> str:
+    """`12Mi of 200Mi (6%)`: how full a volume is."""
+    if not usage:
+        return _MISSING
+    used, size = usage.get("used_bytes"), usage.get("size_bytes")
+    return f"{format_size(used)} of {format_size(size)} ({format_share(used, size)})"
 
 
 def format_cores(cores: float | None) -> str:

@@ -29,7 +29,7 @@ class OutcomeKind(StrEnum):
 
     EXIT = "Exit"
     TRAP = "Trap"
-    OUT_OF_MEMORY = "OutOfMemory"
+    OUT_OF_MEMORY = "OOMKilled"  # the same word as when the kernel does it
     DEADLINE = "DeadlineExceeded"
     INTERRUPTED = "Interrupted"
 
@@ -116,6 +116,10 @@ class Engine(Protocol):
 
     def artifact_key(self) -> str:
         """Name everything that an artifact depends on: version, settings, CPU features."""
+        ...
+
+    def describe_memory(self) -> str:
+        """Say for people how the address space for guests is reserved here."""
         ...
 
     def compile_module(self, module: bytes) -> tuple[bytes, ModuleInfo]:

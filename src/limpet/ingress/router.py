@@ -40,7 +40,6 @@ _LOG_SECONDS = 1.0
 
 def run_router(channel: Channel, config: RouterConfig, descriptors: list[int]) -> int:
     """Route until told to drain, or until the agent is gone; return the exit code."""
-    _allow_descriptors()
     loop = Loop()
     router = start_router(loop, channel, config, descriptors)
     # By way of the loop, so that no connection is drained in the middle of something.
@@ -203,7 +202,7 @@ def _http_settings(config: RouterConfig) -> HttpSettings:
     return HttpSettings(**values)  # type: ignore[arg-type]  # each is what its field says
 
 
-def _allow_descriptors() -> None:
+def allow_descriptors() -> None:
     """Raise the limit on open files: each client in flight needs two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

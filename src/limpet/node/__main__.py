@@ -1,6 +1,7 @@
 """`python -m limpet.node`: a node in a lean interpreter. `limpet up` checks its options and execs this.
 
-Options: `--data DIR`, `--socket PATH`, `--config FILE` and `--name NAME`.
+Options: `--data DIR`, `--socket PATH`, `--config FILE`, `--name NAME`, and `--unlock-fd N`, an inherited
+descriptor with the key that `limpet up` made from a passphrase (`limpet.store.unlock.Passphrase`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _OPTIONS = {"--data": "node.data_directory", "--socket": "node.socket_path", "--
 def main(options: list[str]) -> int:
     """Run a node until it is told to stop; return the exit code."""
     try:
+        options, unlock = take_descriptor(options)
         settings = parse_options(options)
     except LimpetError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -31,7 +33,7 @@ def main(options: list[str]) -> int:
     preload()
     from limpet.node.launcher import Launcher
 
-    return Launcher(settings, run_agent=_run_agent, run_zygote=_run_zygote).run()
+    return Launcher(settings, run_agent=_run_agent, run_zygote=_run_zygote, unlock=unlock).run()
 
 
 def _run_agent(settings: Settings, launcher: Channel, inheritance: Inheritance) -> int:
@@ -46,6 +48,20 @@ def _run_zygote(channel: Channel) -> NoReturn:
     with without_openssl():
         from limpet.worker.zygote import run_zygote
     run_zygote(channel)
+
+
+def take_descriptor(options: list[str]) -> tuple[list[str], int | None]:
+    """Split `--unlock-fd N` off, and keep the descriptor from whatever is executed later."""
+    if "--unlock-fd" not in options[::2]:
+        return options, None
+    at = options.index("--unlock-fd")
+    text = "".join(options[at + 1 : at + 2])
+    try:
+        descriptor = int(text)
+        os.set_inheritable(descriptor, False)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidInputError(f"--unlock-fd {text}: not an open descriptor") from error
+    return options[:at] + options[at + 2 :], descriptor
 
 
 def parse_options(options: list[str]) -> Settings:

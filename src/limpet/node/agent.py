@@ -8,6 +8,7 @@ Nothing waits in it: fetching and compiling are tasks that end in another reconc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -26,10 +27,12 @@ from limpet.errors import (
     NotFoundError,
     UnavailableError,
 )
+from limpet.linux.process import set_process_name
 from limpet.manifest.model import App, Ingress, PersistentVolumeClaim, Resource
 from limpet.manifest.parse import parse_object
 from limpet.node.apps import AppRuntime
 from limpet.node.events import Events
+from limpet.node.keys import NodeKeys
 from limpet.node.listeners import Listeners
 from limpet.node.modules import Modules, RetryableError
 from limpet.node.router import RouterProcess
@@ -50,16 +53,19 @@ from limpet.plan import (
     Listener,
     PlanError,
     app_key,
+    compile_egress,
     compile_listeners,
     compile_plan,
 )
+from limpet.provision.facilities import Standing
 from limpet.store.database import Completion, Database, StoredObject, encode_body, now
 from limpet.store.files import make_directory
-from limpet.store.logs import AppLog
+from limpet.store.logs import LogStore
 from limpet.store.modules import ModuleStore
+from limpet.store.plain_logs import adopt_plain_logs
 from limpet.worker.channel import Channel
+from limpet.worker.limits import Groups
 from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
-from limpet.worker.process import set_process_name
 from limpet.worker.supervisor import Zygote
 
 if TYPE_CHECKING:
@@ -68,6 +74,8 @@ if TYPE_CHECKING:
 
     from limpet.node.launcher import Inheritance
     from limpet.settings import Settings
+    from limpet.store.images import Usage
+    from limpet.store.unlock import Stretching
 
 ObjectKey = tuple[str, str, str]
 
@@ -100,17 +108,31 @@ class Agent:
         self.started_at = time.time()
         self.restarts = inheritance.restarts
         self.zygote_restarts = 0
-        self.zygote = Zygote()
+        self.groups = Groups(_group_name(settings.node.data_directory))
+        first_uid = settings.sandbox.first_uid
+        self.zygote = Zygote(self.groups, range(first_uid, first_uid + settings.sandbox.uids))
         directory = settings.node.data_directory
         self.database = Database(directory / "state.db")
         self.store = ModuleStore(directory)
         self.events = Events(self.database)
+        self.logs = LogStore(
+            directory / "logs.db",
+            settings.logs,
+            on_problem=lambda message: self._record_node("LogsSetAside", message),
+        )
+        self.keys = NodeKeys(
+            settings,
+            descriptor=inheritance.unlock,
+            database=self.database,
+            logs=self.logs,
+            modules=self.store,
+        )
         self.apps: dict[AppKey, AppRuntime] = {}
         self.objects: dict[ObjectKey, StoredObject] = {}
         self._resources: dict[ObjectKey, Resource] = {}
         self._launcher = launcher
         self._last_status = inheritance.last_status
-        self._volumes = Volumes(directory)
+        self._volumes = Volumes(directory, self.keys, self._record_node)
         self._listeners = Listeners(inheritance.sockets, keep=self._keep, drop=self._drop)
         self._catalog = Catalog([])
         self._preparing: dict[AppKey, asyncio.Task[None]] = {}
@@ -131,9 +153,10 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        self.database.open()
-        self.store.open()
+        self.keys.open()
+        self.groups.open()
         self.events.load()
+        self._adopt_plain_logs()
         self._load()
         self._volumes.remove_retired()
         self._launcher.set_blocking(False)
@@ -151,14 +174,31 @@ class Agent:
         )
         sys.stdout.flush()
         flusher = loop.create_task(self._flush_forever(), name="events")
+        trimmer = loop.create_task(self._trim_forever(), name="trim")
         self._replan()
         await self._stopping.wait()
         self._is_stopping = True
         await api.stop()
         await self._drain_all()
         flusher.cancel()
+        trimmer.cancel()
         self.events.flush()
+        self._volumes.close()
+        with contextlib.suppress(LimpetError):  # a full disk: what waits is lost, the rest is not
+            self.logs.close()
         self.database.close()
+        self.groups.close()
+
+    def _adopt_plain_logs(self) -> None:
+        """Take over what an earlier version logged. Logs are worth a try, not a node."""
+        plain = self.settings.node.data_directory / "logs"
+        if plain.is_dir():
+            try:
+                adopt_plain_logs(plain, self.logs)
+            except (LimpetError, OSError, ValueError) as error:
+                self._record_node(
+                    "PlainLogs", f"can't encrypt the logs in {plain} ({error}); remove that folder"
+                )
 
     def _load(self) -> None:
         completions = {(c.kind, c.namespace, c.name): c for c in self.database.load_completions()}
@@ -193,10 +233,18 @@ class Agent:
     async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
+            for flush in (self.events.flush, self.logs.flush):
+                # A full disk: they stay in memory and are tried again.
+                with contextlib.suppress(LimpetError):
+                    flush()
+
+    async def _trim_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.volumes.trim_hours * 3600)
             try:
-                self.events.flush()
-            except LimpetError:
-                continue  # a full disk: they stay in memory and are tried again
+                await self._volumes.trim()
+            except LimpetError as error:
+                self._record_node("VolumesNotTrimmed", str(error))
 
     # The launcher: zygotes come from it, listening sockets rest with it.
 
@@ -370,12 +418,10 @@ class Agent:
                 settings=self.settings,
                 zygote=self.zygote,
                 volumes=self._volumes,
-                log=AppLog(
-                    self.settings.node.data_directory / "logs" / stored.namespace / stored.name,
-                    self.settings.logs,
-                ),
+                log=self.logs.app(stored.namespace, stored.name),
                 on_change=self._on_change,
                 record=self._record_app,
+                egress=lambda app: compile_egress(app, self._catalog),
             )
             self.apps[runtime.key] = runtime
         runtime.want = Want.RUNNING
@@ -385,6 +431,19 @@ class Agent:
         self._prepare_failures.pop(runtime.key, None)
         if completion is not None and completion.generation == stored.generation:
             runtime.restore_completion(completion)
+
+    def rotate_keys(
+        self, unlock_key: bytes | None, stretching: Stretching | None, *, dry_run: bool
+    ) -> dict[str, object]:
+        """Change the node's keys (`NodeKeys.rotate`). Raises LimpetError."""
+        told = self.keys.rotate(unlock_key, stretching, dry_run=dry_run)
+        if not dry_run:
+            self.events.record(
+                "KeysRotated",
+                f"the node key has generation {told['generation']} now",
+                of=("Node", "", self.name),
+            )
+        return told
 
     # Reconciling
 
@@ -456,7 +515,10 @@ class Agent:
         if task is not None:
             task.cancel()
         runtime.close()
-        runtime.log.remove()
+        with contextlib.suppress(
+            LimpetError
+        ):  # a full disk: the lines go when others need the room
+            runtime.log.remove()
         self._volumes.remove_app(runtime.key)
         del self.apps[runtime.key]
         self._remove_retired_volumes()
@@ -507,23 +569,46 @@ class Agent:
         if runtime.prepared is None:
             runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
         artifact = await self._modules.artifact(digest)
-        if artifact.info.memory_bytes > app.memory_bytes:
-            raise PlanError(
-                "MemoryLimitTooLow",
-                f"the module needs {artifact.info.memory_bytes >> 10} KiB of memory to start, more "
-                f"than resources.limits.memory allows ({app.memory_bytes >> 10} KiB); raise the limit",
-                is_final=True,
-            )
         plan = compile_plan(
             app,
             digest=digest,
             engine=(await self.zygote.engine()).name,
             node_name=self.name,
             catalog=self._catalog,
+            available_facilities=await self._facilities(app),
+            allowed_capabilities=_names(self.settings.sandbox.allowed_capabilities),
         )
+        if artifact.info.memory_bytes > plan.guest_memory_bytes:
+            raise PlanError(
+                "MemoryLimitTooLow",
+                f"the module needs {artifact.info.memory_bytes >> 10} KiB of memory to start, more "
+                f"than resources.limits.memory leaves it ({plan.guest_memory_bytes >> 10} KiB of "
+                f"{app.memory_bytes >> 10}); raise the limit",
+                is_final=True,
+            )
+        await self._volumes.prepare(runtime.key, plan.mounts)
         sockets = [self._listeners.open(listener) for listener in plan.listeners]
         self._prepare_failures.pop(runtime.key, None)
         runtime.prepare(plan, artifact, sockets)
+
+    async def _facilities(self, app: App) -> frozenset[str]:
+        """Return what this node can promise an app, of what can be required."""
+        await self.zygote.engine()
+        if app.mounts or {"volumes", "encryption"} & set(app.requires):
+            await self._volumes.support()
+        return self.standing().available()
+
+    def volume_usage(self, namespace: str, claim: str) -> Usage | None:
+        """Return how full a claimed volume is; None for one that is not in use, or a plain folder."""
+        return self._volumes.usage(namespace, claim)
+
+    def standing(self) -> Standing:
+        """Return what stands between apps and the device, as far as it is known."""
+        return Standing(
+            walls=self.zygote.walls,
+            unenforced=self.groups.missing,
+            volumes=self._volumes.known_support,
+        )
 
     def _remember_digest(self, stored: StoredObject, digest: str) -> None:
         key = (stored.kind, stored.namespace, stored.name)
@@ -577,6 +662,18 @@ class Agent:
         self.events.record(reason, message, of=("Node", "", self.name), is_warning=True)
         for runtime in self.apps.values():
             self._record(runtime.object_key, reason, message)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _group_name(data_directory: Path) -> str:
+    """Return the name of the node's tree of control groups: nodes are told apart by their data."""
+    import hashlib
+
+    mark = hashlib.blake2b(os.fsencode(data_directory.absolute()), digest_size=4).hexdigest()
+    return f"limpet-{mark}"
 
 
 def _show(key: ObjectKey) -> str:

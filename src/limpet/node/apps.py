@@ -14,7 +14,9 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from limpet.linux.cgroup import Limits
 from limpet.manifest.model import RestartPolicy, Trigger
+from limpet.node.egress import Connector
 from limpet.node.probes import Prober
 from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
 from limpet.node.streams import LogStream
@@ -23,6 +25,7 @@ from limpet.telemetry.histogram import Histogram
 from limpet.worker.config import WorkerConfig, write_config
 from limpet.worker.messages import (
     Assign,
+    Connect,
     Drain,
     Message,
     Notice,
@@ -37,10 +40,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from limpet.manifest.model import App
+    from limpet.egress import EgressPolicy
+    from limpet.manifest.model import App, Mount
     from limpet.node.volumes import Volumes
     from limpet.plan import AppKey, Plan
     from limpet.settings import Settings
+    from limpet.store.images import Usage
     from limpet.store.logs import AppLog
     from limpet.store.modules import Artifact
     from limpet.worker.supervisor import Process, Zygote
@@ -117,6 +122,7 @@ class AppRuntime:
         log: AppLog,
         on_change: Callable[[AppKey], None],
         record: Callable[[AppRuntime, str, str, bool], None],
+        egress: Callable[[App], EgressPolicy],
     ) -> None:
         self.key = key
         self.app = app
@@ -139,6 +145,10 @@ class AppRuntime:
         self._volumes = volumes
         self._on_change = on_change
         self._record = record
+        self._connector = Connector(
+            lambda: egress(self.app),
+            lambda what: record(self, "EgressDenied", what, True),
+        )
         self._watched: list[socket.socket] = []
         self._serial = 0
         self._streams: set[LogStream] = set()
@@ -217,6 +227,8 @@ class AppRuntime:
         try:
             directories = self._volumes.open_mounts(self.key, plan.mounts)
             process = self._zygote.take_worker(
+                limits=_kernel_limits(plan),
+                beside=self._replica_of(index, plan),
                 on_message=lambda _, message: self._on_message(number, message),
                 on_exit=lambda _, info: self._on_exit(number, info),
             )
@@ -252,6 +264,17 @@ class AppRuntime:
         worker = Worker(number, index, plan, incarnation, process)
         worker.is_from_zero = self.has_demand
         self.workers[number] = worker
+
+    def _replica_of(self, index: int, plan: Plan) -> Process | None:
+        """Return another worker of the same replica: they share the app's limits."""
+        per_replica = plan.app.workers
+        for worker in self.workers.values():
+            if (
+                worker.slot // per_replica == index // per_replica
+                and worker.plan.fingerprint == plan.fingerprint
+            ):
+                return worker.process
+        return None
 
     def _last_incarnation(self, index: int) -> int:
         starts = [worker.incarnation for worker in self.workers.values() if worker.slot == index]
@@ -317,6 +340,8 @@ class AppRuntime:
             worker.stats = message
         elif isinstance(message, ProbeResult) and worker.prober is not None:
             worker.prober.on_result(message)
+        elif isinstance(message, Connect):
+            self._connector.serve(worker.process, message)
         elif isinstance(message, Notice) and message.reason == "Idle":
             # It repeats this for as long as it holds: what is not repeated is no longer so.
             patience = worker.plan.app.http.idle_timeout_seconds or 0.0
@@ -447,6 +472,12 @@ class AppRuntime:
                 finished_at=completion.finished_at,
             )
 
+    def volume_usage(self, mount: Mount) -> Usage | None:
+        """Return how full a mounted claim is; None for one that has no size of its own here."""
+        if mount.kind != "PersistentVolumeClaim":
+            return None
+        return self._volumes.usage(self.key.namespace, mount.source)
+
     def request_stats(self) -> None:
         """Ask every worker for its counters; they arrive a little later."""
         for worker in self.workers.values():
@@ -460,10 +491,10 @@ class AppRuntime:
 
     def close(self) -> None:
         """Release what the app holds; its workers are gone."""
+        self._connector.stop()
         self.unprepare()
         for stream in list(self._streams):
             stream.close()
-        self.log.close()
 
     async def finish_streams(self, seconds: float = 1.0) -> None:
         """Let the log pipes run empty."""
@@ -473,6 +504,11 @@ class AppRuntime:
                     await asyncio.sleep(0.01)
 
 
+def _kernel_limits(plan: Plan) -> Limits:
+    app = plan.app
+    return Limits(cpu_cores=app.cpu_cores, memory_bytes=app.memory_bytes, pids=app.pids)
+
+
 def _worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
     app = plan.app
     return WorkerConfig(
@@ -480,7 +516,7 @@ def _worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
         worker=plan.key.name,
         engine=plan.engine,
         trigger=app.trigger.value,
-        memory_bytes=app.memory_bytes,
+        memory_bytes=plan.guest_memory_bytes,
         args=plan.args,
         env=plan.env,
         preopens=tuple((mount.path, mount.is_read_only) for mount in plan.mounts),

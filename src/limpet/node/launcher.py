@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -19,9 +20,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from limpet.linux.process import (
+    become_subreaper,
+    die_with_parent,
+    disable_core_dumps,
+    set_process_name,
+)
+from limpet.node.mounts import make_private_mounts
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
-from limpet.worker.process import become_subreaper, die_with_parent, set_process_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,11 +44,15 @@ _EXPLAINED_CODES = range(2, 8)
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What an agent finds: listening sockets by name, how many agents died, the last wait status."""
+    """What an agent finds: listening sockets by name, how many agents died, the last wait status.
+
+    `unlock` is the descriptor of the key that `limpet up` made from a passphrase.
+    """
 
     sockets: Mapping[str, socket.socket]
     restarts: int = 0
     last_status: int = 0
+    unlock: int | None = None
 
 
 class Launcher:
@@ -53,6 +64,7 @@ class Launcher:
         *,
         run_agent: Callable[[Settings, Channel, Inheritance], int],
         run_zygote: Callable[[Channel], NoReturn],
+        unlock: int | None = None,
     ) -> None:
         self._settings = settings
         self._run_agent = run_agent
@@ -68,11 +80,14 @@ class Launcher:
         self._is_stopping = False
         self._last_status = 0
         self._own: tuple[int, ...] = ()
+        self._unlock = unlock  # held for agents to come, never read here
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         set_process_name("limpet")
+        _keep_memory_private()
         become_subreaper()
+        make_private_mounts(self._settings.node.data_directory)
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
@@ -123,7 +138,7 @@ class Launcher:
                 code = self._run_agent(
                     self._settings,
                     theirs,
-                    Inheritance(self._kept, self._agent_restarts, self._last_status),
+                    Inheritance(self._kept, self._agent_restarts, self._last_status, self._unlock),
                 )
             finally:
                 sys.stderr.flush()
@@ -137,6 +152,8 @@ class Launcher:
         self._zygote_pid = self._fork()
         if self._zygote_pid == 0:
             ours.close()
+            if self._unlock is not None:
+                os.close(self._unlock)  # before any code that an app could reach
             if self._agent is not None:
                 self._agent.close()
             for listening in self._kept.values():
@@ -244,3 +261,14 @@ class Launcher:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._zygote_pid, 0)
             self._zygote_pid = 0
+
+
+def _keep_memory_private() -> None:
+    """Keep keys and secrets out of core files, here and in every process to come.
+
+    Root's processes become undumpable, too. Others can't: they would lose their own `/proc/self/fd`.
+    """
+    if os.geteuid() == 0:
+        disable_core_dumps()
+    else:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from limpet.engine.protocol import ModuleInfo
 from limpet.errors import LimpetError
+from limpet.linux.cgroup import Limits
 from limpet.plan import PlanError
 from limpet.store.modules import MAX_MODULE_BYTES
 from limpet.worker.config import CompileConfig, FetchConfig, write_config
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from limpet.store.modules import Artifact, ModuleStore
     from limpet.worker.supervisor import ExitInfo, Process, Zygote
 
+# A compiler takes some fifty times a module's size; what a hostile one makes of that ends here.
+_LIMITS = {
+    "compile": Limits(cpu_cores=1.0, memory_bytes=512 << 20, pids=16),
+    "fetch": Limits(cpu_cores=1.0, memory_bytes=128 << 20, pids=16),
+}
 _COMPILE_SECONDS = 600.0
 _FETCH_SECONDS = 3600.0
 
@@ -144,6 +150,7 @@ class Modules:
             f"{role}-{self._serial}",
             role,
             [config, *descriptors],
+            limits=_LIMITS[role],
             on_message=lambda _process, message: answers.append(message),
             on_exit=on_exit,
         )

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from limpet.linux.cgroup import Limits
 from limpet.manifest.model import Ingress, Service, Trigger
 from limpet.node.state import Want
 from limpet.plan import Listener, PlanError, compile_listeners
@@ -38,6 +39,8 @@ _SEND_AGAIN_SECONDS = 0.5
 _STOP_SECONDS = 35.0
 # How long an app may be silent: its deadline, with time for a cold start, but never less than this.
 _PATIENCE_SECONDS = 60.0
+# What clients may make it hold is bounded in itself; this bounds what nobody thought of.
+_LIMITS = Limits(memory_bytes=256 << 20, pids=16)
 _START_SECONDS = 10.0
 
 
@@ -124,6 +127,7 @@ class RouterProcess:
                 f"router-{self._serial}",
                 "router",
                 [config, listening.fileno()],
+                limits=_LIMITS,
                 on_message=self._on_message,
                 on_exit=self._on_exit,
             )

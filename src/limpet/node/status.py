@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -11,22 +12,27 @@ from limpet import __version__
 from limpet.manifest.model import Trigger
 from limpet.node.listeners import format_address
 from limpet.node.state import Want, WorkerState
+from limpet.provision.facilities import explain_missing_walls
 from limpet.telemetry.histogram import Histogram
 from limpet.telemetry.process import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from limpet.linux.cgroup import Usage as GroupUsage
     from limpet.node.agent import Agent
     from limpet.node.apps import AppRuntime, Slot, Worker
+    from limpet.provision.facilities import Standing
+    from limpet.store.images import Usage as VolumeUsage
     from limpet.worker.supervisor import ExitInfo
 
 
 class UsageMeter:
-    """Turns processor time between two looks into cores in use."""
+    """Turns what was counted until two looks into what was used between them."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, float]] = {}
+        self._last_periods: dict[str, tuple[int, int]] = {}
 
     def cores(self, key: str, cpu_seconds: float) -> float | None:
         """Return the cores used since the last look; None at the first."""
@@ -38,8 +44,23 @@ class UsageMeter:
             return None
         return round((cpu_seconds - last[1]) / max(now - last[0], 1e-3), 4)
 
+    def throttled_share(self, key: str, periods: int, throttled: int) -> float | None:
+        """Return the share of periods since the last look in which the CPU limit was reached.
 
-def describe_app(runtime: AppRuntime, *, engine: str, meter: UsageMeter) -> dict[str, object]:
+        At the first look, and after a new start, of all of them; None when there was no period.
+        """
+        last_periods, last_throttled = self._last_periods.get(key, (0, 0))
+        self._last_periods[key] = (periods, throttled)
+        if periods < last_periods or throttled < last_throttled:
+            last_periods = last_throttled = 0
+        if periods == last_periods:
+            return None if periods == 0 else 0.0
+        return round((throttled - last_throttled) / (periods - last_periods), 4)
+
+
+def describe_app(
+    runtime: AppRuntime, *, engine: str, meter: UsageMeter, standing: Standing
+) -> dict[str, object]:
     """Return the AppStatus."""
     app = runtime.app
     phase, reason, message, is_final = _phase(runtime)
@@ -65,7 +86,13 @@ def describe_app(runtime: AppRuntime, *, engine: str, meter: UsageMeter) -> dict
         "endpoints": [format_address(s) for s in runtime.prepared.sockets]
         if runtime.prepared
         else [],
-        "limits": {"cpu_cores": app.cpu_cores, "memory_bytes": app.memory_bytes},
+        "limits": {
+            "cpu_cores": app.cpu_cores,
+            "memory_bytes": app.memory_bytes,
+            "pids": app.pids,
+            "not_enforced": dict(standing.unenforced),
+        },
+        **_describe_walls(standing),
         "usage": _usage(runtime, workers, meter),
         "requests": _requests(runtime, workers),
         "cold_start_milliseconds": {
@@ -73,12 +100,15 @@ def describe_app(runtime: AppRuntime, *, engine: str, meter: UsageMeter) -> dict
             "last": round(runtime.start_times[-1], 2) if runtime.start_times else None,
             "p50": _median(runtime.start_times),
         },
+        "requires": list(app.requires),
+        "egress": list(plan.egress.lines()) if plan else None,
         "volumes": [
             {
                 "kind": mount.kind,
                 "source": mount.source,
                 "path": mount.path,
                 "read_only": mount.is_read_only,
+                "usage": describe_usage(runtime.volume_usage(mount)),
             }
             for mount in app.mounts
         ],
@@ -129,17 +159,68 @@ def _ended(runtime: AppRuntime) -> tuple[str, str, str, bool] | None:
     return "Failed", failed.reason, failed.message, True
 
 
+def _describe_walls(standing: Standing) -> dict[str, object]:
+    missing = standing.missing_walls()
+    return {
+        "missing_walls": [str(wall) for wall in missing],
+        "missing_walls_why": explain_missing_walls(missing, is_root=os.geteuid() == 0),
+    }
+
+
+def describe_usage(usage: VolumeUsage | None) -> dict[str, object] | None:
+    """Return how full a volume is; None for one that has no size of its own."""
+    if usage is None:
+        return None
+    return {
+        "size_bytes": usage.size_bytes,
+        "used_bytes": usage.used_bytes,
+        "available_bytes": usage.available_bytes,
+    }
+
+
 def _usage(runtime: AppRuntime, workers: list[Worker], meter: UsageMeter) -> dict[str, object]:
     measured = [read_usage(worker.process.pid) for worker in workers if worker.process.pid]
     found = [usage for usage in measured if usage is not None]
+    counted = _group_usage(runtime, workers, meter)
     if not found:
-        return {"cpu_cores": None, "cpu_seconds": None, "pss_bytes": None, "uss_bytes": None}
+        return {
+            "cpu_cores": None,
+            "cpu_seconds": None,
+            "pss_bytes": None,
+            "uss_bytes": None,
+            **counted,
+        }
     cpu_seconds = sum(usage.cpu_seconds for usage in found)
     return {
         "cpu_cores": meter.cores(str(runtime.key), cpu_seconds),
         "cpu_seconds": round(cpu_seconds, 2),
         "pss_bytes": sum(usage.pss_bytes for usage in found),
         "uss_bytes": sum(usage.uss_bytes for usage in found),
+        **counted,
+    }
+
+
+def _group_usage(
+    runtime: AppRuntime, workers: list[Worker], meter: UsageMeter
+) -> dict[str, object]:
+    """Return what the kernel counted against the limits: memory of the replica that has most."""
+    groups = {id(group): group for worker in workers if (group := worker.process.group)}
+    found: list[GroupUsage] = []
+    for group in groups.values():
+        with contextlib.suppress(OSError):  # its last process has just ended
+            found.append(group.usage())
+    periods = sum(usage.periods for usage in found)
+    throttled = sum(usage.throttled_periods for usage in found)
+    has_memory = any(usage.memory_peak_bytes is not None for usage in found)
+    return {
+        "memory_bytes": max(usage.memory_bytes for usage in found) if has_memory else None,
+        "memory_peak_bytes": max(usage.memory_peak_bytes or 0 for usage in found)
+        if has_memory
+        else None,
+        "throttled_share": meter.throttled_share(str(runtime.key), periods, throttled),
+        "throttled_seconds": round(sum(usage.throttled_micros for usage in found) / 1e6, 2)
+        if found
+        else None,
     }
 
 
@@ -212,6 +293,7 @@ def _exit(info: ExitInfo | None) -> dict[str, object] | None:
 
 def describe_node(agent: Agent) -> dict[str, object]:
     """Return the node's state."""
+    standing = agent.standing()
     processes = [
         ("launcher", os.getppid(), 0),
         ("agent", os.getpid(), agent.restarts),
@@ -241,6 +323,9 @@ def describe_node(agent: Agent) -> dict[str, object]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "apps": len(agent.apps),
         "workers": sum(len(runtime.workers) for runtime in agent.apps.values()),
+        "facilities": {str(name): found for name, found in standing.facilities().items()},
+        "not_enforced": dict(standing.unenforced),
+        **_describe_walls(standing),
         "processes": shown,
     }
 

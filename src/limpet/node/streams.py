@@ -12,6 +12,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from limpet.store.logs import LogFullError
+
 if TYPE_CHECKING:
     from limpet.settings import LogSettings
     from limpet.store.logs import AppLog
@@ -73,7 +75,7 @@ class LogStream:
             self._log.append(
                 data, stream=self._stream, worker=self._worker, incarnation=self._incarnation
             )
-        except OSError:
+        except LogFullError:
             # A full disk: these lines are lost, the app runs on, and logging goes on when it can.
             self._pause(_RETRY_SECONDS)
             return
@@ -89,5 +91,5 @@ class LogStream:
             self._timer.cancel()
         asyncio.get_running_loop().remove_reader(self._descriptor)
         os.close(self._descriptor)
-        with contextlib.suppress(OSError):  # a full disk: what has no newline yet is lost
+        with contextlib.suppress(LogFullError):  # a full disk: what has no newline yet is lost
             self._log.end(stream=self._stream, worker=self._worker, incarnation=self._incarnation)

@@ -1,87 +1,293 @@
-"""The folders that guests see: claimed volumes, scratch space, and files made from configuration."""
+"""The folders that guests see: claimed volumes, scratch space, and files made from configuration.
+
+Where the device can, a volume is an encrypted image of the declared size (`limpet.store.images`), and
+files made from configuration lie in memory alone. Where it can't, all of them are plain folders, and the
+node says so. Guests get open directories whose `..` leads nowhere.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import os
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from limpet.errors import LimpetError
+from limpet.node.mounts import mounts_directory
+from limpet.provision.facilities import VolumeSupport, try_volumes
 from limpet.store.files import make_directory, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from limpet.node.keys import NodeKeys
     from limpet.plan import AppKey, PlannedMount
+    from limpet.store.images import Usage, VolumeImage
 
 
 _RETIRED = ".retired-"  # no claim can have such a name
+_IDENTITY = "volume.json"
+_KEY_BYTES = 64
+
+
+@dataclass(slots=True)
+class _Open:
+    """A folder that guests can be given; `image` None for one that is plain."""
+
+    descriptor: int
+    image: VolumeImage | None = None
+    size_bytes: int = 0
 
 
 class Volumes:
     """Makes, opens and removes the folders below a data directory.
 
-    `volumes/NAMESPACE/CLAIM` outlives apps, `apps/NAMESPACE/NAME/...` goes with its app.
+    `volumes/NAMESPACE/CLAIM` outlives apps, `apps/NAMESPACE/NAME/...` goes with its app. `report` is
+    told what happened to a volume, by its name.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keys: NodeKeys, report: Callable[[str, str], None]) -> None:
         self._claims = directory / "volumes"
         self._apps = directory / "apps"
+        self._mounts = mounts_directory(directory)
+        self._keys = keys
+        self._report = report
+        self._open: dict[Path, _Open] = {}
+        self._support: VolumeSupport | None = None
+        self._busy = asyncio.Lock()
+
+    # Finding out
+
+    async def support(self) -> VolumeSupport:
+        """Return what this device can do, found out once by making a small volume."""
+        async with self._busy:
+            if self._support is None:
+                self._support = await asyncio.to_thread(self._survey)
+            return self._support
+
+    @property
+    def known_support(self) -> VolumeSupport | None:
+        """What `support` found out; None while nobody has asked."""
+        return self._support
+
+    def _survey(self) -> VolumeSupport:
+        if not self._mounts.is_mount():
+            why_not = "the node does not run as root"
+            return VolumeSupport(volumes=False, encryption=False, why_not=why_not)
+        return try_volumes(self._mounts)
+
+    # Opening
+
+    async def prepare(self, key: AppKey, mounts: Sequence[PlannedMount]) -> None:
+        """Make and mount what an app needs, so that starting it opens nothing. Raises LimpetError."""
+        for folder, mount in self._folders(key, mounts):
+            async with self._busy:
+                found = self._open.get(folder)
+                if found is None or found.size_bytes < (mount.size_bytes or 0):
+                    if found is not None:
+                        await asyncio.to_thread(self._close, self._open.pop(folder))
+                    self._open[folder] = await self._make(folder, key, mount)
+
+    async def _make(self, folder: Path, key: AppKey, mount: PlannedMount) -> _Open:
+        if mount.kind == "Files":
+            return _Open(self._confine(_open_folder(_write_files(folder, mount.files))))
+        if mount.medium == "Memory" and self._mounts.is_mount():
+            return await asyncio.to_thread(self._open_memory, folder, mount)
+        support = self._support or VolumeSupport(volumes=False, encryption=False)
+        if support.volumes or (folder / "volume.img").exists():
+            name = f"{key.namespace}/{mount.source}"
+            return await asyncio.to_thread(
+                self._open_image, folder, mount, name, is_encrypted=support.encryption
+            )
+        return _Open(self._confine(_open_folder(_open_to_guests(make_directory(folder / "data")))))
+
+    def _open_image(
+        self, folder: Path, mount: PlannedMount, name: str, *, is_encrypted: bool
+    ) -> _Open:
+        from limpet.store.images import VolumeImage
+
+        make_directory(folder)
+        generation = self._keys.keyring.generation if is_encrypted else 0
+        identity = _read_identity(folder, generation)
+        key = None
+        if identity.generation:
+            purpose = f"volume/{identity.id}"
+            key = self._keys.keyring.derive(purpose, _KEY_BYTES, generation=identity.generation)
+        size_bytes = mount.size_bytes or 0
+        image = VolumeImage(
+            folder,
+            self._mounts / "volumes" / identity.id,
+            size_bytes=size_bytes,
+            key=key,
+            name=name,
+            report=lambda message: self._report("VolumeRepaired", message),
+        )
+        return _Open(self._confine(image.open()), image, size_bytes)
+
+    def _open_memory(self, folder: Path, mount: PlannedMount) -> _Open:
+        from limpet.linux import mount as linux
+
+        target = self._mounts / "memory" / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        make_directory(target)
+        size_bytes = mount.size_bytes or 0
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        if linux.find_mount(target) is not None:
+            flags |= linux.MS_REMOUNT
+        linux.mount("limpet", target, "tmpfs", flags=flags, data=f"size={size_bytes},mode=0777")
+        return _Open(self._confine(_open_folder(target)), None, size_bytes)
+
+    def _confine(self, descriptor: int) -> int:
+        """Return the folder as a mount of its own, if that can be: `..` ends there."""
+        from limpet.linux.namespaces import confine_directory
+
+        try:
+            confined = confine_directory(descriptor)
+        except PermissionError:
+            return descriptor
+        os.close(descriptor)
+        try:
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=confined)
+        finally:
+            os.close(confined)
 
     def open_mounts(self, key: AppKey, mounts: Sequence[PlannedMount]) -> list[int]:
-        """Return one open directory per mount; the caller closes them."""
+        """Return one open directory per mount that was prepared; the caller closes them."""
         opened: list[int] = []
         try:
-            for index, mount in enumerate(mounts):
-                path = self._folder(key, mount, index)
-                opened.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            for folder, _ in self._folders(key, mounts):
+                opened.append(os.dup(self._open[folder].descriptor))
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
             raise
         return opened
 
-    def _folder(self, key: AppKey, mount: PlannedMount, index: int) -> Path:
-        if mount.kind == "PersistentVolumeClaim":
-            return make_directory(self._claims / key.namespace / mount.source)
-        own = self._apps / key.namespace / key.name
-        if mount.kind == "EmptyDir":
-            return make_directory(own / "empty" / mount.source)
-        return _write_files(own / "files" / str(index), mount.files)
+    def _folders(
+        self, key: AppKey, mounts: Sequence[PlannedMount]
+    ) -> Iterator[tuple[Path, PlannedMount]]:
+        for mount in mounts:
+            if mount.kind == "PersistentVolumeClaim":
+                yield self._claims / key.namespace / mount.source, mount
+            elif mount.kind == "EmptyDir":
+                yield self._apps / key.namespace / key.name / "empty" / mount.source, mount
+            else:
+                yield self._files / key.namespace / key.name / _content_mark(mount.files), mount
+
+    @property
+    def _files(self) -> Path:
+        """Where files from configuration are: in memory where that can be."""
+        return (self._mounts if self._mounts.is_mount() else self._apps) / "files"
+
+    # Care
+
+    def usage(self, namespace: str, claim: str) -> Usage | None:
+        """Return how full a volume is; None for one that is not open, or plain."""
+        found = self._open.get(self._claims / namespace / claim)
+        return found.image.usage() if found is not None and found.image is not None else None
+
+    async def trim(self) -> int:
+        """Give the blocks that guests have freed back to the disk; return how many bytes."""
+        freed = 0
+        for opened in list(self._open.values()):
+            if opened.image is not None:
+                async with self._busy:
+                    if opened.image.is_open:
+                        freed += await asyncio.to_thread(opened.image.trim)
+        return freed
+
+    # Removing
 
     def remove_app(self, key: AppKey) -> None:
         """Remove what was an app's own."""
-        folder = self._apps / key.namespace / key.name
-        _remove_tree(folder)
+        for folder in (self._apps, self._files):
+            self._remove(folder / key.namespace / key.name)
 
     def retire_claim(self, namespace: str, name: str) -> None:
         """Take a volume's name away at once; guests that still drain keep the folder they opened."""
         folder = self._claims / namespace / name
         if folder.exists():
-            folder.rename(folder.with_name(f"{_RETIRED}{os.urandom(8).hex()}"))
+            retired = folder.with_name(f"{_RETIRED}{os.urandom(8).hex()}")
+            folder.rename(retired)
+            if folder in self._open:
+                self._open[retired] = self._open.pop(folder)
 
     def remove_retired(self) -> None:
         """Remove the volumes whose names were taken away, and everything in them."""
         for folder in self._claims.glob(f"*/{_RETIRED}*"):
-            _remove_tree(folder)
+            self._remove(folder)
+
+    def close(self) -> None:
+        """Unmount everything; no guest is left."""
+        for opened in self._open.values():
+            self._close(opened)
+        self._open.clear()
+
+    def _remove(self, folder: Path) -> None:
+        for path in [path for path in self._open if path.is_relative_to(folder)]:
+            self._close(self._open.pop(path))
+        _remove_tree(folder)
+
+    def _close(self, opened: _Open) -> None:
+        os.close(opened.descriptor)
+        if opened.image is not None:
+            try:
+                opened.image.close()
+            except LimpetError as error:
+                self._report("VolumeNotClosed", str(error))
 
 
-def _write_files(parent: Path, files: Sequence[tuple[str, bytes]]) -> Path:
-    """Return a folder with exactly these files, named by their content: guests that run keep theirs."""
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What a volume's key is derived from; `generation` is the node key's, 0 without encryption."""
+
+    id: str
+    generation: int
+
+
+def _read_identity(folder: Path, generation: int) -> _Identity:
+    """Return a volume's identity, made before the volume is; `generation` is for a new one."""
+    path = folder / _IDENTITY
+    if path.exists() and (folder / "volume.img").exists():
+        return _Identity(**json.loads(path.read_bytes()))
+    identity = _Identity(os.urandom(16).hex(), generation)
+    write_atomically(path, json.dumps(asdict(identity)).encode())
+    return identity
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _content_mark(files: Sequence[tuple[str, bytes]]) -> str:
+    """Name files by their content: guests that run keep theirs when the configuration changes."""
     digest = hashlib.sha256()
     for name, content in files:
         digest.update(b"%d %s %d " % (len(name), name.encode(), len(content)) + content)
-    folder = parent / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
+
+
+def _write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> Path:
+    """Return a folder with exactly these files."""
     if folder.exists():
         return folder
-    staged = parent / f".{folder.name}.part"
+    staged = folder.with_name(f".{folder.name}.part")
     _remove_tree(staged)
-    make_directory(staged)
+    make_directory(staged.parent)
+    make_directory(staged).chmod(0o755)
     for name, content in files:
         path = staged / name
-        make_directory(path.parent)
-        write_atomically(path, content, mode=0o400)
+        make_directory(path.parent).chmod(0o755)
+        write_atomically(path, content, mode=0o444)
     staged.rename(folder)
+    return folder
+
+
+def _open_to_guests(folder: Path) -> Path:
+    """Let every user in who has the folder open: the way to it stays closed."""
+    folder.chmod(0o777)
     return folder
 
 

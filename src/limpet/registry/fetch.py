@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import InvalidInputError, LimpetError, TemporaryError, UnavailableError
 from limpet.worker.messages import Failed, Fetched
 
 if TYPE_CHECKING:
+    import ssl
+
     from limpet.worker.channel import Channel
     from limpet.worker.config import FetchConfig
 
 _CHUNK = 64 << 10
+_READABLE = ("/etc", "/usr", "/lib", "/lib64", "/run")
 _TIMEOUT_SECONDS = 30.0
 
 
@@ -63,12 +67,37 @@ class Sink:
             view = view[os.write(self._descriptor, view) :]
 
 
-def fetch_module(channel: Channel, config: FetchConfig, descriptor: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What a download takes along behind its walls: trusted certificates, read while that was possible,
+    and the directories it reads later (resolver settings and libraries), opened.
+    """
+
+    trust: ssl.SSLContext
+    directories: tuple[int, ...]
+
+
+def equip() -> Equipment:
+    """Import and read what a download needs, while this process may still read it."""
+    import encodings.idna
+    import http.client
+    import ssl
+    import urllib.request
+
+    del encodings, http, urllib
+    found = [path for path in _READABLE if os.path.exists(path)]
+    directories = tuple(os.open(path, os.O_PATH | os.O_CLOEXEC) for path in found)
+    return Equipment(ssl.create_default_context(), directories)
+
+
+def fetch_module(
+    channel: Channel, config: FetchConfig, descriptor: int, equipment: Equipment
+) -> int:
     """Fetch as configured, tell the agent, return the exit code."""
     try:
         sink = Sink(descriptor, config.max_bytes)
         if config.scheme == "https":
-            fetch_https(config.location, sink)
+            fetch_https(config.location, sink, equipment.trust)
         else:
             raise SchemeError(
                 f"{config.scheme}:// sources can't be pulled by this version; "
@@ -89,7 +118,7 @@ def fetch_module(channel: Channel, config: FetchConfig, descriptor: int) -> int:
     return 0
 
 
-def fetch_https(location: str, sink: Sink) -> None:
+def fetch_https(location: str, sink: Sink, trust: ssl.SSLContext) -> None:
     """GET over TLS, verified against the system's certificates (or `SSL_CERT_FILE`'s)."""
     import http.client
     import urllib.error
@@ -98,7 +127,9 @@ def fetch_https(location: str, sink: Sink) -> None:
     if not location.startswith("https://"):
         raise FetchError(f"{location}: not an https:// address")
     request = urllib.request.Request(location, headers={"Accept": "application/wasm, */*"})  # noqa: S310
-    opener = urllib.request.build_opener(_redirect_handler())
+    opener = urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=trust), _redirect_handler()
+    )
     try:
         with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
             while chunk := response.read(_CHUNK):

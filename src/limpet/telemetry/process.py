@@ -19,11 +19,11 @@ class ProcessUsage:
 
 
 def read_usage(pid: int) -> ProcessUsage | None:
-    """Measure a process; None when it is gone."""
+    """Measure a process; None when it is gone, or guarded and this one may not trace it."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     sizes: dict[str, int] = {}
     for line in rollup.splitlines()[1:]:

@@ -53,11 +53,13 @@ class Channel:
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message. Raises OSError when the peer is gone or its queue is full."""
-        ancillary = []
-        if descriptors:
-            if len(descriptors) > MAX_DESCRIPTORS:
-                raise MessageError(f"{len(descriptors)} descriptors are too many for one message")
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        if not descriptors:
+            # Workers may not use sendmsg: it takes an address, which no filter can look at.
+            self._socket.send(encode_message(message), socket.MSG_NOSIGNAL)
+            return
+        if len(descriptors) > MAX_DESCRIPTORS:
+            raise MessageError(f"{len(descriptors)} descriptors are too many for one message")
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         self._socket.sendmsg([encode_message(message)], ancillary, socket.MSG_NOSIGNAL)
 
     def receive(self) -> tuple[Message, list[int]] | None:

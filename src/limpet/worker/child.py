@@ -1,10 +1,10 @@
 """What a forked process does: take its role, its descriptors and its configuration, and never return.
 
-Roles: `app` runs one app once it is assigned; `spare` is an `app` that goes through the motions of a first
-request while it waits: what that touches becomes its own copy of the zygote's memory, which is most of
-what a cold start would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one,
-`router` is the ingress. Each gets its control socket first, then its configuration, then the role's
-own descriptors; anything else that the zygote had open is closed.
+Roles: `app` runs one app; `spare` is an `app` that goes through the motions of a first request while it
+waits: what that touches becomes its own copy of the zygote's memory, which is most of what a cold start
+would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `router` is the
+ingress. Each raises its walls (`limpet.worker.sandbox`) around the moment when it is assigned its work: a
+configuration and the role's own descriptors.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from limpet.engine.protocol import Limits, ModuleError, Outcome, OutcomeKind, Preopen
 from limpet.errors import LimpetError
+from limpet.linux.landlock import Access
+from limpet.linux.process import set_process_name
 from limpet.trigger.command import CommandTrigger
 from limpet.trigger.http import HttpTrigger
-from limpet.worker.channel import Channel
 from limpet.worker.config import (
     CompileConfig,
     FetchConfig,
@@ -48,11 +49,13 @@ from limpet.worker.messages import (
     Stats,
     StatsRequest,
 )
-from limpet.worker.process import set_process_name
+from limpet.worker.sandbox import APP, COMPILE, FETCH, ROLES, ROUTER, Sandbox
 
 if TYPE_CHECKING:
     from limpet.engine.protocol import Engine
+    from limpet.worker.channel import Channel
     from limpet.worker.rehearsal import Rehearsal
+    from limpet.worker.sandbox import Wall
 
 _MAX_EXIT_CODE = 255
 _ORPHAN_SECONDS = 5.0
@@ -60,20 +63,17 @@ _INTERNAL_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
 
 def run_child(
-    spawn: Spawn, descriptors: list[int], engine: Engine, rehearsal: Rehearsal
+    spawn: Spawn,
+    channel: Channel,
+    engine: Engine,
+    rehearsal: Rehearsal,
+    walls: frozenset[Wall],
 ) -> NoReturn:
     """Do the role's work and exit. A defect ends up in the app's log, never in the zygote."""
     code = _INTERNAL_FAILURE
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        channel = Channel.from_descriptor(descriptors[0])
-        if spawn.role == "spare":
-            set_process_name("limpet-spare")
-            rehearsal.run(deadline_seconds=30.0)
-        if spawn.role in ("app", "spare"):
-            code = _run_app(channel, engine)
-        else:
-            code = _run_task(spawn.role, channel, descriptors[1], descriptors[2:], engine)
+        code = _run_role(spawn, channel, engine, rehearsal, Sandbox(walls, spawn.uid))
     except BrokenPipeError:
         code = 1  # the agent has gone, and nobody else waits for what this was to say
     except BaseException:
@@ -83,24 +83,43 @@ def run_child(
         os._exit(code)
 
 
-def _run_task(
-    role: str, channel: Channel, config: int, descriptors: list[int], engine: Engine
+def _run_role(
+    spawn: Spawn, channel: Channel, engine: Engine, rehearsal: Rehearsal, sandbox: Sandbox
 ) -> int:
-    """Do one of the roles that belong to the node rather than to an app."""
-    if role == "compile":
-        set_process_name("limpet-compile")
+    """Retire, wait for the work, seal, do it."""
+    role = ROLES["app" if spawn.role == "spare" else spawn.role]
+    set_process_name("limpet-ingress" if role is ROUTER else f"limpet-{spawn.role}")
+    readable: tuple[int, ...] = ()
+    if role is FETCH:
+        from limpet.registry.fetch import equip, fetch_module
+
+        equipment = equip()
+        readable = equipment.directories
+    elif role is ROUTER:
+        from limpet.ingress.router import allow_descriptors, run_router
+
+        allow_descriptors()
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    sandbox.retire(role)
+    if spawn.role == "spare":
+        rehearsal.run()
+    received = channel.receive()
+    started_at = time.monotonic()
+    if received is None or not isinstance(received[0], Assign):
+        return 0
+    config, *descriptors = received[1]
+    if role is APP:
+        settings = read_config(config, WorkerConfig)
+        os.close(config)
+        app = _App(channel, Loop(), settings, descriptors, engine, started_at, null)
+        sandbox.seal(role, app.grants())
+        return app.run()
+    sandbox.seal(role, [(directory, Access.READ) for directory in readable])
+    if role is COMPILE:
         return _compile(channel, read_config(config, CompileConfig), descriptors, engine)
-    if role == "fetch":
-        set_process_name("limpet-fetch")
-        from limpet.registry.fetch import fetch_module
-
-        return fetch_module(channel, read_config(config, FetchConfig), descriptors[0])
-    if role == "router":
-        set_process_name("limpet-ingress")
-        from limpet.ingress.router import run_router
-
-        return run_router(channel, read_config(config, RouterConfig), descriptors)
-    raise ValueError(f"no process has the role {role!r}")
+    if role is FETCH:
+        return fetch_module(channel, read_config(config, FetchConfig), descriptors[0], equipment)
+    return run_router(channel, read_config(config, RouterConfig), descriptors)
 
 
 def _compile(
@@ -132,19 +151,6 @@ def _compile(
     return 0
 
 
-def _run_app(channel: Channel, engine: Engine) -> int:
-    """Wait to be assigned an app, then be its worker."""
-    loop = Loop()
-    received = channel.receive()
-    started_at = time.monotonic()
-    if received is None or not isinstance(received[0], Assign):
-        return 0
-    config, *descriptors = received[1]
-    app = _App(channel, loop, read_config(config, WorkerConfig), descriptors, engine, started_at)
-    os.close(config)
-    return app.run()
-
-
 class _App:
     """One app's worker, from its assignment on."""
 
@@ -156,6 +162,7 @@ class _App:
         descriptors: list[int],
         engine: Engine,
         started_at: float,
+        null: int,
     ) -> None:
         self._started_at = started_at
         self._channel = channel
@@ -166,6 +173,7 @@ class _App:
         self._is_draining = False
         self._http: HttpTrigger | None = None
         self._command: CommandTrigger | None = None
+        self._null = null
         artifact, stdout, stderr, *rest = descriptors
         self._artifact = artifact
         self._listeners = [socket.socket(fileno=number) for number in rest[: config.listeners]]
@@ -179,6 +187,13 @@ class _App:
         os.dup2(stderr, 2)
         os.close(stdout)
         os.close(stderr)
+
+    def grants(self) -> list[tuple[int, Access]]:
+        """What of the device's files the app may reach: the volumes that it was given."""
+        return [
+            (preopen.descriptor, Access.READ if preopen.is_read_only else Access.WRITE)
+            for preopen in self._preopens
+        ]
 
     def run(self) -> int:
         """Load the program, serve until told to stop, return the exit code."""
@@ -246,10 +261,8 @@ class _App:
         not for a command, which the next agent runs again.
         """
         self._loop.unregister(self._channel.fileno())
-        null = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):  # nobody reads the log's pipes any more
-            os.dup2(null, stream)
-        os.close(null)
+            os.dup2(self._null, stream)
         writes = any(not is_read_only for _, is_read_only in self._config.preopens)
         if self._http is not None and not writes:
             self._loop.call_later(_ORPHAN_SECONDS, self._drain)

@@ -28,10 +28,14 @@ class MessageError(InvalidInputError):
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a process. Descriptors: its control socket, its configuration, then the role's own."""
+    """Fork a process, which then waits to be assigned its work. Descriptor: its control socket.
+
+    `uid` is its user and group, where it can have its own.
+    """
 
     worker: str
     role: str
+    uid: int
 
 
 # zygote -> agent, launcher -> agent
@@ -64,11 +68,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class EngineReady:
-    """The zygote's first words: the engine it has, and what artifacts for it depend on."""
+    """The zygote's first words: the engine it has, what artifacts for it depend on, and the walls
+    that its children raise around themselves (`limpet.worker.sandbox.Wall`).
+    """
 
     name: str
     version: str
     artifact_key: str
+    walls: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,12 @@ class Drop:
     name: str
 
 
-# agent -> worker
+# agent -> worker, and to the other roles
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Become an app's worker. Descriptors: its configuration, then those that WorkerConfig lists."""
+    """Begin. Descriptors: the role's configuration, then those that its class lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,14 @@ class ProbeRequest:
     path: str
     headers: str
     timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The connection that was asked for comes along as a descriptor; else `error` says why not."""
+
+    request: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +193,22 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a connection out: `protocol` is tcp or udp. Connected answers, with the same `request`."""
+
+    request: int
+    host: str
+    port: int
+    protocol: str
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("tcp", "udp"):
+            raise MessageError("Connect.protocol: tcp or udp is expected")
+        if not 0 < self.port < 65536 or len(self.host) > 255:
+            raise MessageError("Connect: a host and a port are expected")
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """The artifact has been written to its descriptor."""
 
@@ -221,6 +252,8 @@ Message: TypeAlias = (
     | Keep
     | Drop
     | Assign
+    | Connect
+    | Connected
     | Drain
     | StatsRequest
     | ProbeRequest

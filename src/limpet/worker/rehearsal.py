@@ -52,8 +52,8 @@ class Rehearsal:
         self._engine = engine
         self._artifact = _compile(engine)
 
-    def run(self, *, deadline_seconds: float | None = None) -> None:
-        """Go through everything once. A deadline sets up the timer that belongs to this process."""
+    def run(self) -> None:
+        """Go through everything once, but for the deadline's timer: it comes with a thread."""
         program = self._engine.load(self._artifact, limits=Limits(memory_bytes=1 << 20))
         output = BufferOutput(1 << 10)
         program.run(
@@ -63,8 +63,6 @@ class Rehearsal:
                 BytesInput(b"request"),
                 output,
                 output,
-                (),
-                deadline_seconds,
             )
         )
         rehearse_request()

@@ -8,11 +8,13 @@ import os
 import signal
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from limpet.linux.cgroup import Limits
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import (
+    Assign,
     Drain,
     EngineReady,
     Exited,
@@ -27,13 +29,15 @@ from limpet.worker.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from limpet.worker.limits import Groups, SharedGroup
+
 _STATUS_PATIENCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitInfo:
-    """How a process ended. `reason` is one word: Completed, Error, Trap, OutOfMemory,
-    DeadlineExceeded, Signal, LoadFailed, InternalError, SpawnFailed or Unknown."""
+    """How a process ended. `reason` is one word: Completed, Error, Trap, OOMKilled,
+    DeadlineExceeded, SystemCallDenied, Signal, LoadFailed, InternalError, SpawnFailed or Unknown."""
 
     reason: str
     message: str
@@ -60,6 +64,8 @@ class Process:
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> None:
         self.name = name
+        self.uid = 0
+        self.group: SharedGroup | None = None
         self.pid: int | None = None
         self.spawned_at = time.monotonic()
         self.finished: Finished | None = None
@@ -68,6 +74,7 @@ class Process:
         self._on_exit = on_exit
         self._pidfd: int | None = None
         self._is_over = False
+        self._held: list[tuple[Message, list[int]]] = []
         channel.set_blocking(False)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
 
@@ -81,10 +88,28 @@ class Process:
         self._on_message = on_message
         self._on_exit = on_exit
 
+    def change_limits(self, limits: Limits, shared: SharedGroup | None) -> None:
+        """Have other limits, alone or those of `shared`. Raises OSError when the kernel refuses."""
+        if shared is None:
+            if self.group is not None:
+                self.group.set_limits(limits)
+            return
+        if self.pid is not None:
+            shared.move(self.pid)
+        if self.group is not None:
+            self.group.leave()
+        self.group = shared.enter()
+
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; False when the process is gone or does not read."""
+        """Send a message; False when the process is gone or does not read.
+
+        Nothing is sent to a process before its limits hold: until then it is kept here.
+        """
         if self._channel is None:
             return False
+        if self.pid is None:
+            self._held.append((message, [os.dup(descriptor) for descriptor in descriptors]))
+            return True
         try:
             self._channel.send(message, descriptors)
         except OSError:
@@ -123,8 +148,22 @@ class Process:
             self._on_message(self, message)
 
     def set_pid(self, pid: int) -> None:
-        """Learn the process's number and watch its life."""
+        """Learn the process's number, put it under its limits, give it its work, watch its life."""
         self.pid = pid
+        if self.group is not None:
+            try:
+                self.group.move(pid)
+            except ProcessLookupError:
+                pass  # it is over already; its status is on the way
+            except OSError as error:
+                self.finished = Finished(
+                    "Error", 1, f"its limits can't be put in force: {error}", 0
+                )
+                self._close_channel()  # without work it ends
+        held, self._held = self._held, []
+        for message, descriptors in held:
+            self.send(message, descriptors)
+            close_all(descriptors)
         try:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -143,7 +182,10 @@ class Process:
     def set_status(self, status: int, peak_bytes: int) -> None:
         """Learn how the process ended."""
         self._read()  # its last words come before its death
-        self._end(classify_exit(status, self.finished, peak_bytes=peak_bytes))
+        info = classify_exit(status, self.finished, peak_bytes=peak_bytes)
+        if self.group is not None:
+            info = _learn_from_group(info, self.group)
+        self._end(info)
 
     def fail(self, message: str) -> None:
         """Give up a process that could not be forked."""
@@ -153,8 +195,13 @@ class Process:
         if self._is_over:
             return
         self._is_over = True
+        for _, descriptors in self._held:
+            close_all(descriptors)
+        self._held.clear()
         self._close_channel()
         self._close_pidfd()
+        if self.group is not None:
+            self.group.leave()
         self._on_exit(self, info)
 
     def _close_channel(self) -> None:
@@ -173,8 +220,12 @@ class Process:
 class Zygote:
     """The agent's connection to the zygote, which may be replaced while the agent lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Groups, uids: range) -> None:
         self.pid: int | None = None
+        self.groups = groups
+        self._uids = uids
+        # Workers of an agent that was killed may live on: where to begin is left to chance.
+        self._next_uid = int.from_bytes(os.urandom(4), "little")
         self._engine: asyncio.Future[EngineReady] | None = None
         self._channel: Channel | None = None
         self._waiting: deque[tuple[Process, Spawn, list[int]]] = deque()
@@ -210,34 +261,73 @@ class Zygote:
         role: str,
         descriptors: Sequence[int],
         *,
+        limits: Limits,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
-        """Fork a process. The descriptors stay the caller's; `name` is unique."""
+        """Fork a process for a task and assign it. The descriptors stay the caller's.
+
+        `name` is unique. Raises OSError when the kernel refuses the limits.
+        """
+        group = self.groups.make(role, limits)
+        process = self._fork(name, role, group, on_message, on_exit)
+        process.send(Assign(), descriptors)
+        return process
+
+    def _fork(
+        self,
+        name: str,
+        role: str,
+        group: SharedGroup | None,
+        on_message: Callable[[Process, Message], None],
+        on_exit: Callable[[Process, ExitInfo], None],
+    ) -> Process:
         ours, theirs = Channel.pair()
         process = Process(name, ours, on_message=on_message, on_exit=on_exit)
-        copies = [os.dup(descriptor) for descriptor in (theirs.fileno(), *descriptors)]
+        process.group = group.enter() if group is not None else None
+        process.uid = self._take_uid()
+        control = os.dup(theirs.fileno())
         theirs.close()
-        self._send(process, Spawn(name, role), copies)
+        self._send(process, Spawn(name, role, process.uid), [control])
         return process
+
+    def _take_uid(self) -> int:
+        """Return the next number that no living process has."""
+        living = [*self._running.values(), *self._starting.values()]
+        taken = {process.uid for process in living}
+        while True:
+            self._next_uid += 1
+            uid = self._uids[self._next_uid % len(self._uids)]
+            if uid not in taken:
+                return uid
 
     def take_worker(
         self,
         *,
+        limits: Limits,
+        beside: Process | None,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
-        """Return a process that waits to be assigned an app: the spare if there is one, or a new one."""
+        """Return a process that waits to be assigned an app: the spare if there is one, or a new one.
+
+        It shares the limits of the process `beside`, or has these alone. Raises OSError when the kernel
+        refuses them.
+        """
+        shared = beside.group if beside is not None else None
         spare, self._spare = self._spare, None
         if spare is not None:
             spare.hand_over(on_message=on_message, on_exit=on_exit)
+            spare.change_limits(limits, shared)
             return spare
-        return self._spawn_worker("app", on_message, on_exit)
+        group = shared or self.groups.make("app", limits)
+        return self._spawn_worker("app", group, on_message, on_exit)
 
     def keep_spare(self, *, is_wanted: bool) -> None:
         """Have a worker wait for the next cold start, or none."""
         if is_wanted and self._spare is None and self._channel is not None:
-            self._spare = self._spawn_worker("spare", lambda *_: None, self._on_spare_exit)
+            group = self.groups.make("spare", Limits())
+            self._spare = self._spawn_worker("spare", group, lambda *_: None, self._on_spare_exit)
         elif not is_wanted and self._spare is not None:
             self._spare.send(Drain())
             self._spare = None
@@ -245,13 +335,12 @@ class Zygote:
     def _spawn_worker(
         self,
         role: str,
+        group: SharedGroup | None,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
         self._serial += 1
-        return self.spawn(
-            f"worker-{self._serial}", role, [], on_message=on_message, on_exit=on_exit
-        )
+        return self._fork(f"worker-{self._serial}", role, group, on_message, on_exit)
 
     def _on_spare_exit(self, process: Process, _info: ExitInfo) -> None:
         if self._spare is process:
@@ -311,6 +400,13 @@ class Zygote:
         ready = self._engine.result()
         return f"{ready.name} {ready.version}"
 
+    @property
+    def walls(self) -> frozenset[str] | None:
+        """The walls that workers raise (`limpet.worker.sandbox.Wall`); None before the first zygote."""
+        if self._engine is None or not self._engine.done():
+            return None
+        return frozenset(self._engine.result().walls)
+
     async def engine(self) -> EngineReady:
         """Return what the zygote's engine is, waiting for the first zygote."""
         if self._engine is None:
@@ -338,6 +434,13 @@ def classify_exit(status: int, finished: Finished | None, *, peak_bytes: int = 0
                 **common,  # type: ignore[arg-type]
             )
         return ExitInfo(reason=finished.reason, message=finished.message, exit_code=1, **common)  # type: ignore[arg-type]
+    if code == -signal.SIGSYS:
+        return ExitInfo(
+            reason="SystemCallDenied",
+            message="killed for a system call that no app is allowed",
+            signal="SIGSYS",
+            **common,  # type: ignore[arg-type]
+        )
     if code < 0:
         name = _signal_name(-code)
         return ExitInfo(reason="Signal", message=f"killed by {name}", signal=name, **common)  # type: ignore[arg-type]
@@ -349,6 +452,22 @@ def classify_exit(status: int, finished: Finished | None, *, peak_bytes: int = 0
         exit_code=code,
         **common,  # type: ignore[arg-type]
     )
+
+
+def _learn_from_group(info: ExitInfo, group: SharedGroup) -> ExitInfo:
+    """Tell whether the kernel killed a process for its memory limit, and how much there was."""
+    try:
+        was_killed = group.take_oom_kills() > 0
+        peak_bytes = group.usage().memory_peak_bytes or info.peak_bytes
+    except OSError:
+        return info  # the group is gone: somebody else tidied up
+    if was_killed and info.signal == "SIGKILL":
+        message = (
+            "killed by the kernel at its memory limit, with "
+            f"{peak_bytes / (1 << 20):.1f} MiB in use"
+        )
+        info = replace(info, reason="OOMKilled", message=message)
+    return replace(info, peak_bytes=peak_bytes)
 
 
 def _signal_name(number: int) -> str:

@@ -14,11 +14,13 @@ import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from limpet.engine import open_engine
+from limpet.linux.namespaces import fresh_pid_namespace
+from limpet.linux.process import drop_bounding_set, set_process_name
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.child import run_child
 from limpet.worker.messages import EngineReady, Exited, MessageError, Spawn, Spawned, SpawnFailed
-from limpet.worker.process import set_process_name
 from limpet.worker.rehearsal import Rehearsal
+from limpet.worker.sandbox import ROLES, Wall, survey
 
 if TYPE_CHECKING:
     from limpet.engine.protocol import Engine
@@ -37,7 +39,9 @@ def run_zygote(channel: Channel) -> NoReturn:
     rehearsal = Rehearsal(engine)
     for _ in range(_REHEARSALS):
         rehearsal.run()
-    channel.send(EngineReady(engine.name, engine.version, engine.artifact_key()))
+    forge = Forge(engine, rehearsal)
+    walls = tuple(sorted(forge.walls))
+    channel.send(EngineReady(engine.name, engine.version, engine.artifact_key(), walls))
     gc.collect()
     gc.freeze()
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -53,14 +57,41 @@ def run_zygote(channel: Channel) -> NoReturn:
                     os.read(wake_read, 4096)
                     _reap(channel)
                 else:
-                    _serve_one(channel, engine, rehearsal, (wake_read, wake_write))
+                    _serve_one(channel, forge, (wake_read, wake_write))
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the agent is gone and takes its zygote along
 
 
-def _serve_one(
-    channel: Channel, engine: Engine, rehearsal: Rehearsal, own: tuple[int, int]
-) -> None:
+class Forge:
+    """Forks children, each into a pid namespace of its own, and knows what to give them."""
+
+    def __init__(self, engine: Engine, rehearsal: Rehearsal) -> None:
+        self._engine = engine
+        self._rehearsal = rehearsal
+        self.walls = survey()
+        if Wall.USER in self.walls:
+            drop_bounding_set()  # once for all children: none of them ever executes a program
+        self._namespace = -1
+        if Wall.NAMESPACES in self.walls:
+            self._namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        for role in ROLES.values():
+            role.program  # noqa: B018 - made here once instead of in every child
+
+    def fork(self) -> int:
+        """Fork as os.fork does. Raises OSError."""
+        if self._namespace >= 0:
+            fresh_pid_namespace(self._namespace)
+        return os.fork()
+
+    def become(self, spawn: Spawn, control: int) -> NoReturn:
+        """In the child: do what was asked for."""
+        if self._namespace >= 0:
+            os.close(self._namespace)
+        channel = Channel.from_descriptor(control)
+        run_child(spawn, channel, self._engine, self._rehearsal, self.walls)
+
+
+def _serve_one(channel: Channel, forge: Forge, own: tuple[int, int]) -> None:
     try:
         received = channel.receive()
     except MessageError:
@@ -68,10 +99,10 @@ def _serve_one(
     if received is None:
         os._exit(0)
     message, descriptors = received
-    if not isinstance(message, Spawn):
+    if not isinstance(message, Spawn) or len(descriptors) != 1:
         os._exit(1)
     try:
-        pid = os.fork()
+        pid = forge.fork()
     except OSError as error:
         close_all(descriptors)
         channel.send(SpawnFailed(message.worker, f"can't fork: {error.strerror}"))
@@ -80,7 +111,7 @@ def _serve_one(
         signal.set_wakeup_fd(-1)
         close_all(own)
         channel.close()
-        run_child(message, descriptors, engine, rehearsal)
+        forge.become(message, descriptors[0])
     close_all(descriptors)
     channel.send(Spawned(message.worker, pid))
 

@@ -114,8 +114,7 @@ class Api:
             inheritance=Inheritance(sockets={}),
         )
         self._theirs = theirs
-        self.agent.database.open()
-        self.agent.store.open()
+        self.agent.keys.open()
         self.server = ApiServer(self.agent)
         self._callers = []
 
@@ -141,6 +140,7 @@ class Api:
         await asyncio.gather(*tasks, return_exceptions=True)
         for runtime in self.agent.apps.values():
             runtime.close()
+        self.agent.logs.close()
         self.agent.database.close()
         self.launcher.close()
         self._theirs.close()

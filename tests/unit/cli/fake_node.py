@@ -36,12 +36,18 @@ def make_app(name="hello", **changes):
         "image": f"./{name}.wasm",
         "digest": DIGEST,
         "endpoints": ["127.0.0.1:8080"],
-        "limits": {"cpu_cores": 0.5, "memory_bytes": 64 << 20},
+        "limits": {"cpu_cores": 0.5, "memory_bytes": 64 << 20, "pids": 64, "not_enforced": {}},
+        "missing_walls": [],
+        "missing_walls_why": "",
         "usage": {
             "cpu_cores": 0.012,
             "cpu_seconds": 1.2,
             "pss_bytes": 1_500_000,
             "uss_bytes": 1_200_000,
+            "memory_bytes": 2_000_000,
+            "memory_peak_bytes": 3 << 20,
+            "throttled_share": 0.05,
+            "throttled_seconds": 0.75,
         },
         "requests": {
             "total": 10,
@@ -51,12 +57,19 @@ def make_app(name="hello", **changes):
             "latency_micros": {"p50": 80, "p90": 100, "p99": 1250},
         },
         "cold_start_milliseconds": {"count": 3, "last": 3.1, "p50": 3.0},
+        "requires": [],
+        "egress": ["api.example.com: 443/tcp", "10.0.0.0/8 except 10.1.0.0/16: 53/udp"],
         "volumes": [
             {
                 "kind": "PersistentVolumeClaim",
                 "source": "readings",
                 "path": "/data",
                 "read_only": False,
+                "usage": {
+                    "size_bytes": 200 << 20,
+                    "used_bytes": 12 << 20,
+                    "available_bytes": 188 << 20,
+                },
             }
         ],
         "workers": [make_worker(f"{name}-0")],
@@ -161,12 +174,44 @@ NODE = {
     "memory_bytes": 2 << 30,
     "apps": 3,
     "workers": 2,
+    "facilities": {
+        "cgroup": True,
+        "landlock": True,
+        "seccomp": True,
+        "namespaces": True,
+        "user": True,
+        "volumes": None,
+        "encryption": None,
+    },
+    "not_enforced": {},
+    "missing_walls": [],
+    "missing_walls_why": "",
     "processes": [
         {"name": "launcher", "pid": 1, "pss_bytes": 6 << 20, "cpu_seconds": 0.1, "restarts": 0},
         {"name": "agent", "pid": 2, "pss_bytes": 9 << 20, "cpu_seconds": 2.5, "restarts": 0},
         {"name": "zygote", "pid": 3, "pss_bytes": 4 << 20, "cpu_seconds": 0.4, "restarts": 1},
     ],
 }
+
+
+KEYS = {
+    "source": "file",
+    "where": "/etc/limpet/node.key",
+    "cipher": "chacha20-poly1305",
+    "generation": 1,
+    "created_at": CREATED,
+    "generations": [{"generation": 1, "created_at": CREATED}],
+    "protects_against": ["a lost disk"],
+    "does_not_protect_against": ["root"],
+}
+# What a node of an ordinary user says of each app and of itself.
+WITHOUT_ROOT = {
+    "missing_walls": ["namespaces", "user"],
+    "missing_walls_why": "the node does not run as root",
+}
+NO_LIMITS = dict.fromkeys(
+    ("cpu", "memory", "pids"), "no control groups: /sys/fs/cgroup can't be written: run as root"
+)
 
 
 class FakeNode:
@@ -293,6 +338,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get_node(self, parts, query, body):
         return 200, self.fake.node
+
+    def _get_keys(self, parts, query, body):
+        return 200, KEYS
 
     def _head_modules(self, parts, query, body):
         if parts[0] not in self.fake.modules:

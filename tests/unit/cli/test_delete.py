@@ -10,7 +10,7 @@ MANIFEST = """
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: readings}
-spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
 ---
 apiVersion: v1
 kind: Service

@@ -30,10 +30,12 @@ def world(node):
         usage=None,
         requests=None,
         cold_start_milliseconds=None,
+        requires=["cgroup", "encryption"],
+        egress=[],
         volumes=[],
         workers=[worker],
     )
-    node.add(make_app(), camera, make_job())
+    node.add(make_app(), camera, make_job(egress=None))
     node.store(
         make_object("Service", "hello", {"selector": {"app": "hello"}, "ports": [{"port": 80}]}),
         make_object("Secret", "keys", type="Opaque", data={"token": "<32 characters>"}),

@@ -41,6 +41,22 @@ def world(node):
             },
         ),
         make_object("Ingress", "web", {"rules": rules}),
+        make_object(
+            "NetworkPolicy",
+            "cloud",
+            {
+                "podSelector": {
+                    "matchLabels": {"app": "hello"},
+                    "matchExpressions": [
+                        {"key": "tier", "operator": "In", "values": ["edge", "core"]},
+                        {"key": "legacy", "operator": "DoesNotExist"},
+                    ],
+                },
+                "policyTypes": ["Egress"],
+                "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+            },
+        ),
+        make_object("NetworkPolicy", "nothing", {"policyTypes": ["Egress"]}),
         make_object("ConfigMap", "conf", data={"a": "b", "long": "x" * 99}),
         make_object("Secret", "keys", type="Opaque", data={"token": "<32 characters>"}),
         make_object(
@@ -111,7 +127,7 @@ def test_json_of_several_kinds(world, limpet_):
     answer = json.loads(limpet_("get", "svc/hello", "pvc/readings", "-o", "json").stdout)
     assert [item["kind"] for item in answer["items"]] == ["Service", "PersistentVolumeClaim"]
     answer = json.loads(limpet_("get", "all", "-o", "json").stdout)
-    assert len(answer["items"]) == 6
+    assert len(answer["items"]) == 8
 
 
 @pytest.mark.parametrize("words", [["events"], ["events", "camera"], ["nodes"]])

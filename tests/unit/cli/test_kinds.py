@@ -18,6 +18,7 @@ from limpet.cli.kinds import TargetError, parse_kind, parse_targets
         ("secrets secret", kinds.SECRET),
         ("pvc pvcs persistentvolumeclaims persistentvolumeclaim", kinds.CLAIM),
         ("ingresses ingress ing", kinds.INGRESS),
+        ("netpol networkpolicies networkpolicy NetworkPolicy", kinds.NETWORK_POLICY),
         ("events event ev", kinds.EVENT),
         ("nodes node no", kinds.NODE),
     ],

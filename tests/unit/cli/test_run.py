@@ -196,7 +196,7 @@ def test_what_runs_already_is_left_alone(node, limpet_, module):
 
 
 def test_an_existing_volume_is_taken_as_it_is(node, limpet_, module):
-    limpet_("run", module, "--volume", "readings:1Mi:/data")
+    limpet_("run", module, "--volume", "readings:16Mi:/data")
     stored = node.objects["PersistentVolumeClaim", "default", "readings"]
     assert limpet_("run", module, "--volume", "readings:/data").exit_code == 0
     assert node.objects["PersistentVolumeClaim", "default", "readings"] == stored

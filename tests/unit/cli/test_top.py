@@ -14,6 +14,10 @@ def world(node):
         "cpu_seconds": 100,
         "pss_bytes": 63 << 20,
         "uss_bytes": 63 << 20,
+        "memory_bytes": 60 << 20,
+        "memory_peak_bytes": 64 << 20,
+        "throttled_share": 0.62,
+        "throttled_seconds": 31.5,
     }
     node.add(make_app(), make_app("busy", usage=usage, restarts=2), make_job())
     return node

@@ -54,6 +54,29 @@ def test_bad_settings_are_refused_here(executed, tmp_path, monkeypatch):
     assert executed == []
 
 
+def test_a_passphrase_goes_along_as_a_descriptor_only(executed, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIMPET_KEYS_SOURCE", "passphrase")
+    reader, writer = os.pipe()
+    os.write(writer, b"long enough\n")
+    os.close(writer)
+    result = invoke("--data", str(tmp_path / "d"), "--passphrase-fd", str(reader))
+    assert result.exit_code == 0, result.stderr
+    [(_, arguments)] = executed
+    assert arguments[-2] == "--unlock-fd"
+    assert "long enough" not in repr(arguments)
+    descriptor = int(arguments[-1])
+    assert os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:limpet-unlock")
+    os.close(descriptor)
+
+
+def test_a_passphrase_that_nobody_asked_for_is_refused(executed, monkeypatch):
+    monkeypatch.delenv("LIMPET_KEYS_SOURCE", raising=False)
+    result = invoke("--passphrase-fd", "0")
+    assert result.exit_code == 2
+    assert "needs keys.source = passphrase; it is file" in result.stderr
+    assert executed == []
+
+
 def test_an_interpreter_that_is_gone(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     result = invoke()

@@ -25,7 +25,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def database(tmp_path):
     database = Database(tmp_path / "state.db")
-    database.open()
+    database.open([b"k" * 32])
     yield database
     database.close()
 
@@ -135,7 +135,7 @@ def test_a_full_disk_loses_nothing_and_does_not_fill_memory(tmp_path, clock):
             super().write_events(events)
 
     database = FullOnce(tmp_path / "state.db")
-    database.open()
+    database.open([b"k" * 32])
     events = Events(database)
     for number in range(3000):
         events.record("Started", str(number), of=APP)

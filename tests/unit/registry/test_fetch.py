@@ -9,7 +9,14 @@ import threading
 import pytest
 
 from limpet.errors import LimpetError
-from limpet.registry.fetch import FetchError, FetchFailedError, Sink, fetch_https, fetch_module
+from limpet.registry.fetch import (
+    FetchError,
+    FetchFailedError,
+    Sink,
+    equip,
+    fetch_https,
+    fetch_module,
+)
 from limpet.worker.channel import Channel
 from limpet.worker.config import FetchConfig
 from limpet.worker.messages import Failed, Fetched
@@ -157,7 +164,7 @@ def fetch(server, tmp_path):
         location = location or f"https://127.0.0.1:{server.server_port}/{path}"
         config = FetchConfig(scheme=scheme, location=location, digest=digest, max_bytes=max_bytes)
         with open(tmp_path / "module", "w+b") as file:
-            code = fetch_module(theirs, config, file.fileno())
+            code = fetch_module(theirs, config, file.fileno(), equip())
             written = (tmp_path / "module").read_bytes()
         answer, descriptors = ours.receive()
         assert descriptors == []
@@ -293,7 +300,7 @@ def test_a_full_disk_may_pass(server):
     location = f"https://127.0.0.1:{server.server_port}/module"
     config = FetchConfig(scheme="https", location=location, digest=None, max_bytes=1 << 20)
     with open("/dev/full", "wb", buffering=0) as full:
-        assert fetch_module(theirs, config, full.fileno()) == 1
+        assert fetch_module(theirs, config, full.fileno(), equip()) == 1
     answer, _ = ours.receive()
     assert (answer.reason, answer.is_retryable) == ("FetchFailed", True)
     assert "No space left" in answer.message
@@ -327,4 +334,4 @@ def test_both_kinds_of_failure_say_whether_to_try_again():
     assert FetchFailedError("x").is_retryable
     assert issubclass(FetchFailedError, LimpetError)
     with pytest.raises(FetchError):
-        fetch_https("nothing", Sink(0, 1))
+        fetch_https("nothing", Sink(0, 1), ssl.create_default_context())

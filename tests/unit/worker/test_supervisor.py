@@ -30,7 +30,7 @@ def exited(code):
         (exited(0), Finished("Exit", 0, "", 0), "Completed", "", 0, None),
         (exited(3), Finished("Exit", 3, "", 0), "Error", "exited with code 3", 3, None),
         (exited(1), Finished("Trap", 0, "unreachable", 9), "Trap", "unreachable", 1, None),
-        (exited(1), Finished("OutOfMemory", 0, "m", 9), "OutOfMemory", "m", 1, None),
+        (exited(1), Finished("OOMKilled", 0, "m", 9), "OOMKilled", "m", 1, None),
         (exited(1), Finished("DeadlineExceeded", 0, "m", 9), "DeadlineExceeded", "m", 1, None),
         (exited(1), Finished("LoadFailed", 1, "m", 0), "LoadFailed", "m", 1, None),
         (signal.SIGKILL, None, "Signal", "killed by SIGKILL", None, "SIGKILL"),
@@ -125,7 +125,7 @@ def test_a_process_is_spawned_talks_and_ends():
         process, ends = spawn(zygote, [writer])
         os.close(writer)
         message, worker, [passed] = await fake.receive()
-        assert message == Spawn("a#1", "app")
+        assert message == Spawn("a#1", "app", 1000)
         os.write(passed, b"hi")
         os.close(passed)
         assert os.read(reader, 10) == b"hi"
@@ -211,7 +211,7 @@ def test_what_waits_for_a_zygote_goes_to_the_next_one():
         fake = FakeZygote(zygote, pid=5)
         assert zygote.pid == 5
         message, worker, _ = await fake.receive()
-        assert message == Spawn("a#1", "app")
+        assert message == Spawn("a#1", "app", 1000)
         worker.close()
         fake.close()
         assert (await ends.info).reason == "SpawnFailed"

@@ -39,6 +39,10 @@ class WasmtimeEngine:
     def artifact_key(self) -> str:
         return f"wasmtime-{self.version}-{self.settings.key()}-{_cpu_key()}"
 
+    def describe_memory(self) -> str:
+        """See the protocol."""
+        return self.settings.describe()
+
     def compile_module(self, module: bytes) -> tuple[bytes, ModuleInfo]:
         """See the protocol. Takes 0.03 s for a small module, seconds for a large one."""
         info = inspect_module(module)

@@ -226,7 +226,9 @@ class WasmtimeProgram:
         limit = self._limits.memory_bytes
         text = " ".join(text.split())
         if code == traps.UNREACHABLE and memory_bytes + _PAGE_BYTES > limit:
-            text = f"memory limit of {limit} bytes reached: {text}"
+            text = (
+                f"reached its memory limit, with {memory_bytes / (1 << 20):.1f} MiB in use: {text}"
+            )
             return Outcome(OutcomeKind.OUT_OF_MEMORY, message=text, memory_bytes=memory_bytes)
         if code == traps.UNREACHABLE and 2 * memory_bytes > limit:
             text += f" (memory at {memory_bytes} of {limit} bytes: perhaps a growth was refused)"

@@ -72,6 +72,14 @@ class EngineSettings:
     def key(self) -> str:
         return f"r{self.reservation_bytes // _MIB}g{_GUARD_BYTES // _MIB}"
 
+    def describe(self) -> str:
+        """Say for people what is reserved for guests' memories."""
+        is_full = self.reservation_bytes == _FULL_RESERVATION_BYTES
+        size = "4 GiB" if is_full else f"{self.reservation_bytes // _MIB} MiB, with checks,"
+        if not self.slots:
+            return f"{size} of address space for each guest as it comes"
+        return f"a pool of {self.slots} guests with {size} of address space each"
+
 
 def choose_settings() -> EngineSettings:
     """The fastest settings whose address space this process can reserve."""

@@ -1,0 +1,1 @@
+"""What this device offers a node, found by trying: for the node itself and for `limpet doctor`."""
