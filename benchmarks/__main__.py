@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cold_start, fixed_rate, help_time, memory, shares, throughput
+from benchmarks import cold_start, fixed_rate, help_time, memory, shares, throughput, walls
 from benchmarks.lab import FULL, QUICK, ROOT, MissingToolError, describe_machine, fail, open_lab
 from benchmarks.report import Result, Target, render, write_into
 
@@ -24,6 +24,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "shares": shares,
     "fixed-rate": fixed_rate,
     "memory": memory,
+    "walls": walls,
     "help": help_time,
 }
 _PAGE = ROOT / "docs" / "performance.md"

@@ -92,7 +92,9 @@ def restrict(
     `directories` are open descriptors (O_PATH suffices) of directories, granted with all that is
     beneath them, or of single files. Descriptors that are open keep what they were opened for; a
     new open through them is checked. The ports are those of TCP, connected to or bound; UDP is not
-    covered. None for `connect_ports` leaves connecting as it is. By ABI version, these stay possible for lack of a right to deny:
+    covered. None for `connect_ports` leaves connecting as it is.
+
+    By ABI version, these stay possible for lack of a right to deny:
 
     - 1: renaming or linking across directories is always denied, whatever is granted
     - below 3: truncating; below 4: TCP; below 5: ioctl on devices

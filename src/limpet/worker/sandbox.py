@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from limpet.linux import landlock, namespaces, process, seccomp
+from limpet.linux.calls import number_of
 from limpet.linux.seccomp import ALWAYS, INT, Condition
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def survey() -> frozenset[Wall]:
         Wall.SECCOMP: _try_seccomp,
     }
     return frozenset(wall for wall, trial in trials.items() if _works(trial))
+
+
+def prepare() -> None:
+    """Do what all children would do again, each in memory of its own: before they are forked."""
+    for role in ROLES.values():
+        role.program  # noqa: B018 - made once, then remembered
+    for call in _CALLS_BY_NAME:
+        number_of(call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,16 @@ def _works(trial: Callable[[], None]) -> bool:
     _, status = os.waitpid(pid, 0)
     return status == 0
 
+
+# What raising the walls looks up by name.
+_CALLS_BY_NAME = [
+    "capset",
+    "landlock_add_rule",
+    "landlock_create_ruleset",
+    "landlock_restrict_self",
+    "pivot_root",
+    "seccomp",
+]
 
 # System calls by purpose. What is not on a role's list ends the process.
 

@@ -20,7 +20,7 @@ from limpet.worker.channel import Channel, close_all
 from limpet.worker.child import run_child
 from limpet.worker.messages import EngineReady, Exited, MessageError, Spawn, Spawned, SpawnFailed
 from limpet.worker.rehearsal import Rehearsal
-from limpet.worker.sandbox import ROLES, Wall, survey
+from limpet.worker.sandbox import Wall, prepare, survey
 
 if TYPE_CHECKING:
     from limpet.engine.protocol import Engine
@@ -74,8 +74,7 @@ class Forge:
         self._namespace = -1
         if Wall.NAMESPACES in self.walls:
             self._namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        for role in ROLES.values():
-            role.program  # noqa: B018 - made here once instead of in every child
+        prepare()
 
     def fork(self) -> int:
         """Fork as os.fork does. Raises OSError."""
