@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import natives
 from escaped_node import module
-from running_node import SOURCES, RunningNode, wait_for
+from running_node import SOURCES, RunningNode, name_of, wait_for
 from workloads import http_app, job
 
 from limpet.linux import cgroup
@@ -28,12 +29,31 @@ Json = dict[str, Any]
 class AttackNode(RunningNode):
     """A node that runs modules which escape, beside ordinary ones."""
 
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(directory, environment)
+        self._past: Counter[str] = Counter()
+
     def command(self) -> list[str]:
         options = ["--data", self.data, "--socket", self.socket_path, "--name", "test"]
         return [sys.executable, "-P", str(HERE / "escaped_node.py"), *map(str, options)]
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "PYTHONPATH": f"{SOURCES}:{HERE}"}
+
+    def forget_events(self) -> None:
+        """Leave out of `events` what has happened so far: objects' names are used again."""
+        self._past = Counter(json.dumps(event) for event in self.client.events(limit=1000))
+
+    def events(self, name: str | None = None, reason: str | None = None) -> list[Json]:
+        past = self._past.copy()
+        found = []
+        for event in super().events(name, reason):
+            text = json.dumps(event)
+            if past[text]:
+                past[text] -= 1
+            else:
+                found.append(event)
+        return found
 
     def place(self, made: bytes, *objects: Json) -> None:
         """Apply objects; the apps among them run this module."""
@@ -55,7 +75,9 @@ class AttackNode(RunningNode):
 
     def run(self, name: str, what: str, /, **arguments: Any) -> Any:
         """Run native code in a worker and return its result."""
-        answer = self.request(name, f"/?run={what}", method="POST", body=json.dumps(arguments).encode())
+        answer = self.request(
+            name, f"/?run={what}", method="POST", body=json.dumps(arguments).encode()
+        )
         assert answer.status == 200, (answer.status, answer.text, self.logs(name)[-20:])
         return json.loads(answer.body)
 
@@ -63,16 +85,26 @@ class AttackNode(RunningNode):
         self, name: str, what: str, /, *, fields: Json | None = None, **arguments: Any
     ) -> None:
         """Run native code as a Job."""
-        self.place(module(), job(name, "escaped", args=[what, json.dumps(arguments)], **(fields or {})))
+        self.place(
+            module(), job(name, "escaped", args=[what, json.dumps(arguments)], **(fields or {}))
+        )
 
     def end_of(self, name: str, seconds: float = 60) -> Json:
         """Return the status of a Job that has ended."""
-        wait_for(lambda: self.status(name)["phase"] in ("Failed", "Succeeded"), f"{name}'s end", seconds)
+        wait_for(
+            lambda: self.status(name)["phase"] in ("Failed", "Succeeded"), f"{name}'s end", seconds
+        )
         return self.status(name)
 
     def worker_pid(self, name: str) -> int:
         [worker] = [each for each in self.status(name)["workers"] if each["pid"]]
         return int(worker["pid"])
+
+
+def process_of(node: RunningNode, name: str) -> int:
+    """Return the one process that calls itself so."""
+    [pid] = wait_for(lambda: [pid for pid in node.pids() if name_of(pid) == name], name)
+    return int(pid)
 
 
 class Group:
@@ -88,16 +120,15 @@ class Group:
         self._is_v2 = cgroup.inspect_host().version == 2
         self._bases = bases
 
-    def __enter__(self) -> Group:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
     def directory(self, controller: str) -> Path:
         """Where the controller's files of this group are."""
         if self._is_v2:
             return Path("/sys/fs/cgroup") / self._paths[""].lstrip("/")
-        name = "cpu,cpuacct" if controller == "cpuacct" and "cpuacct" not in self._bases else controller
+        name = (
+            "cpu,cpuacct"
+            if controller == "cpuacct" and "cpuacct" not in self._bases
+            else controller
+        )
         return Path(self._bases[name]) / self._paths[controller].lstrip("/")
 
     def read(self, controller: str, file: str) -> str:
@@ -106,8 +137,15 @@ class Group:
     def cpu_seconds(self) -> float:
         """Processor time that the group's processes had."""
         if self._is_v2:
-            return int(dict(map(str.split, self.read("cpu", "cpu.stat").splitlines()))["usage_usec"]) / 1e6
+            return (
+                int(dict(map(str.split, self.read("cpu", "cpu.stat").splitlines()))["usage_usec"])
+                / 1e6
+            )
         return int(self.read("cpuacct", "cpuacct.usage")) / 1e9
+
+    def cpu_periods(self) -> int:
+        """Periods of the processor limit in which something ran."""
+        return int(dict(map(str.split, self.read("cpu", "cpu.stat").splitlines()))["nr_periods"])
 
     def memory_peak_bytes(self) -> int:
         if self._is_v2:
@@ -118,7 +156,11 @@ class Group:
         """The limits, as the kernel writes them."""
         files = {
             True: {"cpu": "cpu.max", "memory": "memory.max", "pids": "pids.max"},
-            False: {"cpu": "cpu.cfs_quota_us", "memory": "memory.limit_in_bytes", "pids": "pids.max"},
+            False: {
+                "cpu": "cpu.cfs_quota_us",
+                "memory": "memory.limit_in_bytes",
+                "pids": "pids.max",
+            },
         }[self._is_v2]
         return {controller: self.read(controller, file) for controller, file in files.items()}
 
@@ -156,6 +198,15 @@ def outside(what: str, arguments: Mapping[str, Any], preopens: Sequence[int] = (
 
 def is_denied(ending: Ending) -> bool:
     return ending.signal == signal.SIGSYS
+
+
+def reset_peak(pid: int) -> None:
+    """Let the count of a process's peak memory begin anew (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(pid: int) -> int:
+    return int(proc_status(pid)["VmHWM"].split()[0]) << 10
 
 
 def proc_status(pid: int) -> dict[str, str]:

@@ -41,6 +41,7 @@ def node(attacked_node: AttackNode) -> Iterator[AttackNode]:
     """The shared node, empty before and after; no attack ends one of its three processes."""
     roles = ("launcher", "agent", "zygote")
     before = [attacked_node.pid(role) for role in roles]
+    attacked_node.forget_events()
     yield attacked_node
     assert before == [attacked_node.pid(role) for role in roles]
     attacked_node.delete_everything()

@@ -1,9 +1,10 @@
 """A node whose engine can be escaped: `limpet.node` with two differences, for the tests of its walls.
 
-Names below `test` are answered for as their owners might: see `_ANSWERS`. And a module with a custom section named `escape` is not run as a guest. The section says when its native code
+A module with a custom section named `escape` is not run as a guest. The section says when its native code
 runs: `program` in the worker, in the place of the guest; `compiler` while the module is compiled. What runs
 is a function of `natives`, named by the request or the command's arguments, with the whole of Python and
-`ctypes`: what somebody has who found a hole in the engine. Agent, zygote and walls are the real ones.
+`ctypes`: what somebody has who found a hole in the engine. And names below `test` are answered for as
+their owners might answer: see `_ANSWERS`. Agent, zygote and walls are the real ones.
 """
 
 from __future__ import annotations

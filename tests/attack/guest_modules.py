@@ -27,7 +27,8 @@ def grow() -> bytes:
                (loop $more
                  (local.set $page (memory.grow (i32.const 16)))
                  (if (i32.eq (local.get $page) (i32.const -1)) (then (unreachable)))
-                 (i32.store (i32.mul (local.get $page) (i32.const 65536)) (i32.const 1))
+                 (memory.fill (i32.mul (local.get $page) (i32.const 65536)) (i32.const 1)
+                              (i32.const 1048576))
                  (br $more))))"""
     )
 

@@ -10,11 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attack_node import AttackNode
 from running_node import pss_bytes, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from attack_node import AttackNode
 
 STATS = {
     "type": "Stats", "requests": 0, "failed": 0, "in_flight": 0, "queued": 0, "connections": 0,
@@ -132,7 +133,9 @@ def test_a_flood_of_messages_leaves_the_agent_time_for_others(
     sent = flooding.stdout.read().decode()
     flooding.stdout.close()
     grown = pss_bytes(node.pid("agent")) - before
-    print(f"{sent} messages; the agent answered {answered} times, slowest {longest:.2f} s, grew {grown}")
+    print(
+        f"{sent} messages; the agent answered {answered} times, slowest {longest:.2f} s, grew {grown}"
+    )
     assert node.run("neighbour", "identity")["pid"] == 1
     assert longest < 2, "the agent had no time for anybody else"
     assert grown < 16 << 20
@@ -161,9 +164,17 @@ def test_an_app_cannot_push_others_out_of_the_history(node: AttackNode) -> None:
 def test_what_a_worker_says_of_itself_is_shown_harmlessly(node: AttackNode, field: str) -> None:
     """Terminals obey control characters; events and tables have limited room."""
     nasty = "\x1b]0;owned\x07\x1b[2J\n\nNode fake\r" + "x" * 30_000
-    words = {"type": "Finished", "reason": "Error", "exit_code": 1, "message": "m", "memory_bytes": 0}
-    node.start_job("nasty", "tell", messages=[{**words, field: nasty}])
+    words = {
+        "type": "Finished",
+        "reason": "Error",
+        "exit_code": 1,
+        "message": "m",
+        "memory_bytes": 0,
+    }
+    message = {**words, field: nasty}
+    node.start_job("nasty", "tell_and_end", messages=[message], name="exit_group", args=[1])
     node.end_of("nasty")
+    assert len(node.events("nasty")) == 2, "started and ended"
     for verb in (["describe", "nasty"], ["get", "events"], ["get", "pods"], ["get", "all"]):
         command = [sys.executable, "-m", "limpet", "--socket", str(node.socket_path), *verb]
         shown = subprocess.run(command, env=node.environment(), capture_output=True, check=False)

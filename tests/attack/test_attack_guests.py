@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from attack_node import AttackNode
 from guest_modules import opener, racer
 from workloads import claim, http_app
+
+if TYPE_CHECKING:
+    from attack_node import AttackNode
 
 DATA = {"name": "data", "persistentVolumeClaim": {"claimName": "mine"}}
 OTHER = {"name": "other", "persistentVolumeClaim": {"claimName": "second"}}

@@ -83,7 +83,9 @@ def test_outside_a_worker_the_device_is_reached(target: Target) -> None:
     assert target.visits == ["tcp"]
 
 
-@pytest.mark.parametrize("how", ["disconnect", "reconnect", "send to", "fastopen", "fastopen alone"])
+@pytest.mark.parametrize(
+    "how", ["disconnect", "reconnect", "send to", "fastopen", "fastopen alone"]
+)
 def test_a_clients_connection_cannot_be_turned_elsewhere(
     node: AttackNode, target: Target, how: str
 ) -> None:
@@ -252,7 +254,13 @@ def test_questions_cannot_pile_up(node: AttackNode) -> None:
     """More than a few at a time are refused at once: here to addresses that never answer."""
     node.place_escaped("evil", annotations={"egress": "192.0.2.0/24:*"})
     questions = [
-        {"type": "Connect", "request": n, "host": f"192.0.2.{n % 250 + 1}", "port": 9, "protocol": "tcp"}
+        {
+            "type": "Connect",
+            "request": n,
+            "host": f"192.0.2.{n % 250 + 1}",
+            "port": 9,
+            "protocol": "tcp",
+        }
         for n in range(200)
     ]
     assert node.run("evil", "tell", messages=questions) == 200

@@ -7,9 +7,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from attack_node import AttackNode, Group, proc_status
+from attack_node import AttackNode, Group, proc_status, process_of
 from escaped_node import module
-from running_node import RunningNode, name_of, wait_for
+from running_node import wait_for
 from workloads import http_app
 
 from limpet.linux import cgroup
@@ -35,14 +35,8 @@ def is_walled(pid: int) -> bool:
 def namespaces(pid: int) -> set[str]:
     """The kinds of namespaces that a process does not share with this one."""
     kinds = ("mnt", "ipc", "uts", "net", "pid")
-    return {
-        kind for kind in kinds if os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
-    }  # fmt: skip
-
-
-def process_of(node: RunningNode, name: str) -> int:
-    [pid] = wait_for(lambda: [pid for pid in node.pids() if name_of(pid) == name], name)
-    return pid
+    own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in kinds}
+    return {kind for kind in kinds if os.readlink(f"/proc/{pid}/ns/{kind}") != own[kind]}
 
 
 def test_the_nodes_own_processes_are_not(node: AttackNode) -> None:
@@ -147,7 +141,9 @@ def test_a_spare_that_was_poisoned_would_not_run_it(make_node: Callable[..., Att
 
 def test_threads_of_a_worker_are_walled_as_well(node: AttackNode) -> None:
     node.place_escaped("evil", annotations={"deadline": "30s"})
-    holding = threading.Thread(target=node.run, args=("evil", "hold"), kwargs={"seconds": 1, "threads": 3})
+    holding = threading.Thread(
+        target=node.run, args=("evil", "hold"), kwargs={"seconds": 1, "threads": 3}
+    )
     holding.start()
     pid = node.worker_pid("evil")
     tasks = wait_for(lambda: len(found := os.listdir(f"/proc/{pid}/task")) > 3 and found, "threads")

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attack_node import AttackNode, Group, outside
+from attack_node import AttackNode, Group, outside, peak_bytes, process_of, reset_peak
 from escaped_node import module
 from guest_modules import grow, spin
 from running_node import Load, pss_bytes, wait_for
@@ -22,7 +22,7 @@ from limpet.linux import cgroup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SPIN_SECONDS = float(os.environ.get("LIMPET_ATTACK_SPIN_SECONDS", "10"))
+SPIN_SECONDS = float(os.environ.get("ATTACK_SPIN_SECONDS", "10"))
 """How long the processor is held: 10 s, and 60 s for the figure in docs/security.md."""
 
 DATA = {"name": "data", "persistentVolumeClaim": {"claimName": "mine"}}
@@ -98,7 +98,9 @@ def test_outside_a_worker_there_is_no_such_limit() -> None:
 
 def test_a_volume_ends_at_its_size(node: AttackNode, neighbour: Load) -> None:
     node.apply(claim("mine", "24Mi"))
-    node.place_escaped("hog", volumes=[DATA], mounts={"/data": "data"}, annotations={"deadline": "60s"})
+    node.place_escaped(
+        "hog", volumes=[DATA], mounts={"/data": "data"}, annotations={"deadline": "60s"}
+    )
     total, reason = node.run("hog", "fill", at=0)
     assert reason == "ENOSPC"
     assert abs(total - (24 << 20)) < (24 << 20) * 0.05
@@ -106,7 +108,9 @@ def test_a_volume_ends_at_its_size(node: AttackNode, neighbour: Load) -> None:
 
 def test_a_volumes_files_end_somewhere(node: AttackNode, neighbour: Load) -> None:
     node.apply(claim("mine", "16Mi"))
-    node.place_escaped("hog", volumes=[DATA], mounts={"/data": "data"}, annotations={"deadline": "60s"})
+    node.place_escaped(
+        "hog", volumes=[DATA], mounts={"/data": "data"}, annotations={"deadline": "60s"}
+    )
     count, reason = node.run("hog", "fill_inodes", at=0)
     assert reason == "ENOSPC"
     assert count < 100_000
@@ -143,7 +147,9 @@ def test_a_neighbour_is_served_while_the_processor_is_held(node: AttackNode) -> 
     beside = _latencies(port, SPIN_SECONDS)
     used = _usage(node.worker_pid("hog")) - group
     holding.join()
-    figures = [f"p50 {_quantile(s, 50):.2f} ms, p99 {_quantile(s, 99):.2f} ms" for s in (alone, beside)]
+    figures = [
+        f"p50 {_quantile(s, 50):.2f} ms, p99 {_quantile(s, 99):.2f} ms" for s in (alone, beside)
+    ]
     print(f"alone: {figures[0]}; beside {used / SPIN_SECONDS:.2f} cores held: {figures[1]}")
     assert used / SPIN_SECONDS < 0.6, "the hog has its half core and no more"
     assert used / SPIN_SECONDS > 0.2, "the control: it did hold what it could get"
@@ -153,7 +159,9 @@ def test_a_neighbour_is_served_while_the_processor_is_held(node: AttackNode) -> 
 
 def _hold(port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SPIN_SECONDS + 60)
-    connection.request("POST", "/?run=hold", json.dumps({"seconds": SPIN_SECONDS + 1, "threads": 4}))
+    connection.request(
+        "POST", "/?run=hold", json.dumps({"seconds": SPIN_SECONDS + 1, "threads": 4})
+    )
     assert connection.getresponse().status == 200
     connection.close()
 
@@ -194,9 +202,11 @@ def test_a_guest_that_spins_ends_at_its_deadline(node: AttackNode, neighbour: Lo
 # Compiling
 
 
-def verdict(node: AttackNode, words: str, seconds: float = 60) -> str:
+def verdict(node: AttackNode, words: str, seconds: float = 180) -> str:
     """Return the app's message once it holds these words."""
-    wait_for(lambda: words in node.status("hostile")["message"], f"a message with {words!r}", seconds)
+    wait_for(
+        lambda: words in node.status("hostile")["message"], f"a message with {words!r}", seconds
+    )
     return str(node.status("hostile")["message"])
 
 
@@ -228,31 +238,36 @@ def test_a_compiler_that_is_taken_over_has_its_processor_limited(
 ) -> None:
     needs("cpu")
     place_compiled(node, "hold", seconds=3, threads=4)
-    [pid] = wait_for(lambda: node.pids("compile"), "the compile process")
-    with Group(pid) as group:
-        wait_for(lambda: group.cpu_seconds() > 0.5, "some use")
-        began, used = time.monotonic(), group.cpu_seconds()
-        wait_for(lambda: time.monotonic() - began > 1.5, "a while")
-        share = (group.cpu_seconds() - used) / (time.monotonic() - began)
+    pid = process_of(node, "limpet-compile")
+    wait_for(lambda: "compile" in Group(pid).directory("cpu").name, "its limits")
+    group = Group(pid)
+    wait_for(lambda: group.cpu_seconds() > 0.5, "some use")
+    began, used = time.monotonic(), group.cpu_seconds()
+    wait_for(lambda: time.monotonic() - began > 1.5, "a while")
+    share = (group.cpu_seconds() - used) / (time.monotonic() - began)
     assert share < 1.2, "it has one core"
 
 
 def test_a_compiler_that_is_taken_over_cannot_fill_the_agents_memory(node: AttackNode) -> None:
-    before = pss_bytes(node.pid("agent"))
+    agent = node.pid("agent")
+    reset_peak(agent)
+    before = peak_bytes(agent)
     notice = {"type": "Notice", "reason": "x", "message": "x" * 60_000}
     place_compiled(node, "tell_and_say", message=notice, times=1000)
-    grown = []
-
-    def is_over() -> bool:
-        grown.append(pss_bytes(node.pid("agent")) - before)
-        return node.status("hostile")["reason"] == "InvalidModule"
-
-    wait_for(is_over, "the verdict", 60)
-    assert max(grown) < 16 << 20, "messages that nobody reads are kept"
+    wait_for(lambda: node.status("hostile")["reason"] == "InvalidModule", "the verdict", 60)
+    assert node.status("hostile")["message"] == '"done"', "the control: all of it was sent"
+    grown = peak_bytes(agent) - before
+    print(f"60 MB of messages, and the agent grew by {grown / 2**20:.1f} MiB")
+    assert grown < 16 << 20, "messages that nobody reads are kept"
 
 
 def test_a_compiler_that_is_taken_over_reaches_nothing(node: AttackNode) -> None:
-    paths = ["/etc/passwd", str(node.data / "state.db"), f"{node.directory}/data.key", "/proc/self/maps"]
+    paths = [
+        "/etc/passwd",
+        str(node.data / "state.db"),
+        f"{node.directory}/data.key",
+        "/proc/self/maps",
+    ]
     place_compiled(node, "read_paths", paths=paths)
     wait_for(lambda: node.status("hostile")["reason"] == "InvalidModule", "the verdict")
     found = json.loads(node.status("hostile")["message"])

@@ -75,7 +75,9 @@ def plant(node: AttackNode) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, attacked_node: AttackNode) -> Iterator[dict[str, Path]]:
+def kept(
+    tmp_path_factory: pytest.TempPathFactory, attacked_node: AttackNode
+) -> Iterator[dict[str, Path]]:
     """Everything that a node keeps, as it was while it ran and after it was stopped."""
     node = AttackNode(tmp_path_factory.mktemp("kept"))
     node.start()

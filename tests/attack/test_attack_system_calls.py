@@ -157,7 +157,9 @@ def _job(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", PRESENT)
-def test_a_call_that_no_app_needs_ends_its_worker(endings: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_call_that_no_app_needs_ends_its_worker(
+    endings: dict[str, dict[str, Any]], name: str
+) -> None:
     status = endings[name]
     assert (status["phase"], status["reason"]) == ("Failed", "SystemCallDenied"), status
     assert len(status["events"]) == 1
@@ -205,7 +207,10 @@ def test_a_kill_is_shown_to_people_and_harms_nobody_else(node: AttackNode) -> No
     status = node.wait_ready("evil")
     assert node.worker_pid("evil") != before
     [worker] = status["workers"]
-    assert (worker["last_exit"]["reason"], worker["last_exit"]["signal"]) == ("SystemCallDenied", "SIGSYS")
+    assert (worker["last_exit"]["reason"], worker["last_exit"]["signal"]) == (
+        "SystemCallDenied",
+        "SIGSYS",
+    )
     assert "SystemCallDenied" in _describe(node, "evil")
     assert node.worker_pid("neighbour") == neighbour
     assert node.run("neighbour", "identity")["pid"] == 1

@@ -16,7 +16,10 @@ from itertools import count
 
 from limpet.telemetry.histogram import BUCKETS
 from limpet.worker.messages import (
+    Assign,
     Compiled,
+    Connect,
+    Connected,
     Drain,
     EngineReady,
     Exited,
@@ -39,8 +42,13 @@ CORPUS = [
     for message in (
         Spawn("default/a#1", "app", 1000),
         Exited(123, 256, 1 << 20),
-        EngineReady("wasmtime", "50.0.1", "0123456789abcdef"),
+        EngineReady("wasmtime", "50.0.1", "0123456789abcdef", ("namespaces", "seccomp", "user")),
+        Assign(),
         Drain(),
+        Connect(1, "api.example.com", 443, "tcp"),
+        Connect(2, "192.0.2.1", 53, "udp"),
+        Connected(1, ""),
+        Connected(2, "no answer in 10 s"),
         ProbeRequest(1, "/healthz?x=\u00e9", "A: b\nC: d", 1.0),
         Routes("[]"),
         Ready(2.75),
@@ -57,7 +65,7 @@ TOKENS = (
     b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b"\\u0000", b"\\ud800", b"\\u00e9", b"null",
     b"true", b"false", b"NaN", b"Infinity", b"-1", b"0", b"1e999", b"1.5", b"9007199254740992",
     b"9" * 500, b"\0", b"\xff", b" ", b'"type"', b'"type": "Drain"', b'"type": "Stats"', b'"pid"',
-    b'"latency": []', b"[[[[", b'{"type":',
+    b'"latency": []', b'"port"', b'"udp"', b"[[[[", b'{"type":',
 )  # fmt: skip
 
 

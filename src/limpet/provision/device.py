@@ -145,7 +145,7 @@ def _key(settings: Settings) -> Finding:
             name="key",
             level=Level.HINT,
             found=f"file {where}" + (_not_made_yet(where)),
-            without="who takes the whole device has the key too; a lone disk is safe only without it",
+            without="whoever takes the disk that the key is on can read everything",
             fix="keys.source = credential (sealed to a TPM) or passphrase",
             details={"source": source, "where": str(where)},
         )

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from limpet.telemetry.histogram import BUCKETS
 from limpet.worker.messages import (
     MAX_MESSAGE_BYTES,
+    Connect,
+    Connected,
     EngineReady,
     Failed,
     Finished,
@@ -36,6 +38,13 @@ VALUES = {
     "tuple[str, ...]": st.lists(TEXTS, max_size=4).map(tuple),
 }
 COUNTS = st.lists(st.integers(0, 2**53 - 1), min_size=BUCKETS, max_size=BUCKETS).map(tuple)
+# Fields with rules of their own, besides their type.
+RULED = {
+    (Stats, "latency"): COUNTS | st.just(()),
+    (Connect, "host"): st.text(st.characters(exclude_categories=["Cs"]), max_size=255),
+    (Connect, "port"): st.integers(1, 65535),
+    (Connect, "protocol"): st.sampled_from(["tcp", "udp"]),
+}
 
 
 def messages():
@@ -44,9 +53,7 @@ def messages():
         st.builds(
             kind,
             **{
-                entry.name: COUNTS | st.just(())
-                if (kind, entry.name) == (Stats, "latency")
-                else VALUES[entry.type]
+                entry.name: RULED.get((kind, entry.name), VALUES.get(entry.type))
                 for entry in fields(kind)
             },
         )
@@ -162,6 +169,40 @@ def test_a_histogram_has_the_right_number_of_counts(latency):
         decode_message(json.dumps(document).encode())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": "TCP"},
+        {"protocol": "sctp"},
+        {"protocol": ""},
+        {"port": 0},
+        {"port": -1},
+        {"port": 65536},
+        {"port": True},
+        {"port": 80.0},
+        {"port": "80"},
+        {"host": "a" * 256},
+        {"host": None},
+        {"host": "\ud800"},
+        {"request": 1.5},
+        {"request": 2**53},
+    ],
+    ids=lambda changes: ascii(changes)[:30],
+)
+def test_a_connection_is_asked_for_by_host_port_and_protocol(changes):
+    document = {"type": "Connect", **asdict(Connect(1, "a.example", 443, "tcp"))}
+    assert decode_message(json.dumps(document).encode()) == Connect(1, "a.example", 443, "tcp")
+    with pytest.raises(MessageError):
+        decode_message(json.dumps(document | changes).encode())
+
+
+@pytest.mark.parametrize("walls", ["user", [1], [["user"]], None, {"user": True}])
+def test_walls_are_a_list_of_names(walls):
+    document = {"type": "EngineReady", **asdict(EngineReady("a", "1", "k", ())), "walls": walls}
+    with pytest.raises(MessageError):
+        decode_message(json.dumps(document).encode())
+
+
 @pytest.mark.parametrize("imports", [["a", 1], [["a"]], ["\ud800"], [None], "ab"])
 def test_lists_hold_text_only(imports):
     document = {"type": "Compiled", "imports": imports, "exports": [], "memory_bytes": 1}
@@ -199,7 +240,9 @@ def test_a_message_has_a_largest_size():
 
 
 def test_a_message_of_the_wrong_shape_can_not_be_sent_back():
-    assert decode_message(encode_message(EngineReady("a", "1", "k"))) == EngineReady("a", "1", "k")
+    ready = EngineReady("a", "1", "k", ("seccomp", "user"))
+    assert decode_message(encode_message(ready)) == ready
+    assert decode_message(encode_message(Connected(7, ""))) == Connected(7, "")
     assert decode_message(encode_message(Finished("Exit", 3, "", 0))).exit_code == 3
     assert decode_message(encode_message(Failed("A", "b", is_retryable=True))).is_retryable
     assert decode_message(encode_message(Spawned("a", 1))) == Spawned("a", 1)

@@ -1,11 +1,15 @@
 import asyncio
 import os
 import signal
+import sys
 
 import pytest
 
+from limpet.linux.cgroup import CgroupFileError, Limits
 from limpet.worker.channel import Channel
+from limpet.worker.limits import Groups, SharedGroup
 from limpet.worker.messages import (
+    Assign,
     Drain,
     EngineReady,
     Exited,
@@ -17,6 +21,11 @@ from limpet.worker.messages import (
     SpawnFailed,
 )
 from limpet.worker.supervisor import Zygote, classify_exit
+
+from .kernel_groups import members, names, need_controller, opened_groups, pids_limit
+
+UIDS = range(300_000, 300_100)
+NO_PROCESS = 2**22 + 1  # above the kernel's largest number
 
 
 def exited(code):
@@ -35,6 +44,15 @@ def exited(code):
         (exited(1), Finished("LoadFailed", 1, "m", 0), "LoadFailed", "m", 1, None),
         (signal.SIGKILL, None, "Signal", "killed by SIGKILL", None, "SIGKILL"),
         (signal.SIGSEGV | 128, None, "Signal", "killed by SIGSEGV", None, "SIGSEGV"),
+        (
+            signal.SIGSYS | 128,
+            None,
+            "SystemCallDenied",
+            "killed for a system call that no app is allowed",
+            None,
+            "SIGSYS",
+        ),
+        (signal.SIGSYS, Finished("Trap", 0, "m", 9), "Trap", "m", 1, None),
         (signal.SIGRTMIN + 3, None, "Signal", None, None, "signal 37"),
         (signal.SIGKILL, Finished("Error", 1, "protocol", 0), "Error", "protocol", 1, None),
     ],
@@ -68,6 +86,9 @@ class Ends:
     def on_exit(self, _process, info):
         self.info.set_result(info)
 
+    def callbacks(self):
+        return {"on_message": self.on_message, "on_exit": self.on_exit}
+
 
 class FakeZygote:
     """The other end: the zygote's, which these tests play."""
@@ -77,17 +98,32 @@ class FakeZygote:
         zygote.attach(theirs, pid)
 
     async def receive(self):
-        """Read the next request; the first descriptor becomes the process's channel."""
-        loop = asyncio.get_running_loop()
-        message, descriptors = await loop.run_in_executor(None, self._channel.receive)
-        control, *rest = descriptors
-        return message, Channel.from_descriptor(control), rest
+        """Read the next request; return it and the process's end of its channel."""
+        message, [control] = await heard(self._channel)
+        return message, Channel.from_descriptor(control)
 
     def send(self, message):
         self._channel.send(message)
 
     def close(self):
         self._channel.close()
+
+
+async def heard(channel):
+    """The next message, as a process reads it: waiting."""
+    return await asyncio.get_running_loop().run_in_executor(None, channel.receive)
+
+
+def is_silent(channel):
+    """Whether nothing has been sent."""
+    channel.set_blocking(False)
+    try:
+        channel.receive()
+    except BlockingIOError:
+        return True
+    finally:
+        channel.set_blocking(True)
+    return False
 
 
 @pytest.fixture
@@ -100,38 +136,87 @@ def _descriptors_are_closed():
 pytestmark = pytest.mark.usefixtures("_descriptors_are_closed")
 
 
+@pytest.fixture
+def groups():
+    with opened_groups("supervisor") as groups:
+        yield groups
+
+
 async def until(condition):
     while not condition():  # noqa: ASYNC110 - what is waited for has no event
         await asyncio.sleep(0)
 
 
 def play(scene):
-    asyncio.run(asyncio.wait_for(scene(), 10))
+    asyncio.run(asyncio.wait_for(scene(), 20))
 
 
-def spawn(zygote, descriptors=()):
+def unlimited(uids=UIDS):
+    """A zygote whose processes have no limits, as where the kernel has none."""
+    return Zygote(Groups("limpet-test"), uids)
+
+
+def spawn(zygote, descriptors=(), *, name="a#1", limits=None):
     ends = Ends()
     process = zygote.spawn(
-        "a#1", "app", descriptors, on_message=ends.on_message, on_exit=ends.on_exit
+        name, "app", descriptors, limits=limits or Limits(), **ends.callbacks()
     )
     return process, ends
 
 
+def take(zygote, limits=None, *, beside=None):
+    ends = Ends()
+    process = zygote.take_worker(limits=limits or Limits(), beside=beside, **ends.callbacks())
+    return process, ends
+
+
+async def start_child(*command):
+    """A process that ends when its input does."""
+    return await asyncio.create_subprocess_exec(
+        *(command or ("cat",)), stdin=asyncio.subprocess.PIPE
+    )
+
+
+async def place(fake, process):
+    """Answer the request for a process with a child of ours; return it and its channel's end."""
+    message, worker = await fake.receive()
+    child = await start_child()
+    fake.send(Spawned(message.worker, child.pid))
+    await until(lambda: process.pid is not None)
+    return child, worker
+
+
+async def finish(fake, child, worker, ends):
+    """Have a child end as one that was told to."""
+    child.stdin.close()
+    await child.wait()
+    worker.close()
+    fake.send(Exited(child.pid, exited(0), 0))
+    return await ends.info
+
+
+# From the request to the end
+
+
 def test_a_process_is_spawned_talks_and_ends():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         reader, writer = os.pipe()
         process, ends = spawn(zygote, [writer])
         os.close(writer)
-        message, worker, [passed] = await fake.receive()
-        assert message == Spawn("a#1", "app", 1000)
+        message, worker = await fake.receive()
+        assert message == Spawn("a#1", "app", process.uid)
+        assert process.uid in UIDS
+        child = await start_child()
+        fake.send(Spawned("a#1", child.pid))
+        assignment, [passed] = await heard(worker)
+        assert assignment == Assign()
         os.write(passed, b"hi")
         os.close(passed)
         assert os.read(reader, 10) == b"hi"
+        assert os.read(reader, 10) == b"", "nobody else keeps what was passed on"
         os.close(reader)
-        child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
-        fake.send(Spawned("a#1", child.pid))
         worker.send(Ready(1.0))
         await until(lambda: ends.messages)
         assert process.pid == child.pid
@@ -153,16 +238,44 @@ def test_a_process_is_spawned_talks_and_ends():
     play(scene)
 
 
+def test_messages_wait_in_order_until_the_process_is_placed():
+    async def scene():
+        zygote = unlimited()
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote)
+        _, worker = await fake.receive()
+        reader, writer = os.pipe()
+        assert process.send(Notice("first", ""), [writer])
+        os.close(writer)
+        assert process.send(Drain())
+        assert is_silent(worker)
+        fake.send(Spawned("a#1", NO_PROCESS))
+        assert await heard(worker) == (Assign(), [])
+        first, [passed] = await heard(worker)
+        assert first == Notice("first", "")
+        assert await heard(worker) == (Drain(), [])
+        os.close(passed)
+        assert os.read(reader, 1) == b""
+        os.close(reader)
+        worker.close()
+        fake.send(Exited(NO_PROCESS, exited(0), 0))
+        assert (await ends.info).is_success
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
 def test_last_words_count_even_when_they_come_with_the_end():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         _, ends = spawn(zygote)
-        _, worker, _ = await fake.receive()
-        fake.send(Spawned("a#1", 2**22 + 1))
+        _, worker = await fake.receive()
+        fake.send(Spawned("a#1", NO_PROCESS))
         worker.send(Finished("Trap", 0, "unreachable", 0))
         worker.close()
-        fake.send(Exited(2**22 + 1, exited(1), 0))
+        fake.send(Exited(NO_PROCESS, exited(1), 0))
         assert (await ends.info).reason == "Trap"
         zygote.detach()
         fake.close()
@@ -172,14 +285,14 @@ def test_last_words_count_even_when_they_come_with_the_end():
 
 def test_a_process_that_can_not_be_forked_is_said_to_be_so():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         _, ends = spawn(zygote)
-        _, worker, _ = await fake.receive()
+        _, worker = await fake.receive()
         fake.send(SpawnFailed("a#1", "can't fork: no memory"))
         info = await ends.info
         assert (info.reason, info.message) == ("SpawnFailed", "can't fork: no memory")
-        assert worker.receive() is None
+        assert worker.receive() is None, "and it never got its work"
         worker.close()
         zygote.detach()
         fake.close()
@@ -190,15 +303,20 @@ def test_a_process_that_can_not_be_forked_is_said_to_be_so():
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_zygote_that_dies_takes_what_it_has_not_confirmed(is_read):
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
-        _, ends = spawn(zygote)
+        reader, writer = os.pipe()
+        process, ends = spawn(zygote, [writer])
+        os.close(writer)
         if is_read:
-            _, worker, _ = await fake.receive()
+            _, worker = await fake.receive()
             worker.close()
         fake.close()
         info = await ends.info
         assert (info.reason, info.message) == ("SpawnFailed", "the zygote died")
+        assert os.read(reader, 1) == b"", "what it was to get is closed"
+        os.close(reader)
+        assert not process.send(Drain())
         zygote.detach()
 
     play(scene)
@@ -206,12 +324,12 @@ def test_a_zygote_that_dies_takes_what_it_has_not_confirmed(is_read):
 
 def test_what_waits_for_a_zygote_goes_to_the_next_one():
     async def scene():
-        zygote = Zygote()
-        _, ends = spawn(zygote)
+        zygote = unlimited()
+        process, ends = spawn(zygote)
         fake = FakeZygote(zygote, pid=5)
         assert zygote.pid == 5
-        message, worker, _ = await fake.receive()
-        assert message == Spawn("a#1", "app", 1000)
+        message, worker = await fake.receive()
+        assert message == Spawn("a#1", "app", process.uid)
         worker.close()
         fake.close()
         assert (await ends.info).reason == "SpawnFailed"
@@ -222,13 +340,10 @@ def test_what_waits_for_a_zygote_goes_to_the_next_one():
 
 def test_a_process_that_breaks_the_protocol_is_killed():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote)
-        _, worker, _ = await fake.receive()
-        child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
-        fake.send(Spawned("a#1", child.pid))
-        await until(lambda: process.pid is not None)
+        child, worker = await place(fake, process)
         os.write(worker.fileno(), b"rubbish")
         assert await child.wait() == -signal.SIGKILL
         fake.send(Exited(child.pid, signal.SIGKILL, 0))
@@ -246,13 +361,10 @@ def test_a_death_that_nobody_reports_is_noticed(monkeypatch):
     monkeypatch.setattr("limpet.worker.supervisor._STATUS_PATIENCE_SECONDS", 0.01)
 
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote)
-        _, worker, _ = await fake.receive()
-        child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
-        fake.send(Spawned("a#1", child.pid))
-        await until(lambda: process.pid is not None)
+        child, worker = await place(fake, process)
         worker.close()
         child.kill()
         await child.wait()
@@ -264,20 +376,27 @@ def test_a_death_that_nobody_reports_is_noticed(monkeypatch):
     play(scene)
 
 
-def test_the_engine_is_known_once_the_zygote_has_told():
+# The zygote itself
+
+
+def test_the_engine_and_the_walls_are_known_once_the_zygote_has_told():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         assert zygote.engine_name == ""
+        assert zygote.walls is None
         waiting = asyncio.ensure_future(zygote.engine())
         await asyncio.sleep(0)
+        assert zygote.walls is None
         fake = FakeZygote(zygote)
-        fake.send(EngineReady("wasmtime", "1", "k"))
+        fake.send(EngineReady("wasmtime", "1", "k", ("seccomp", "user")))
         assert (await waiting).artifact_key == "k"
         assert zygote.engine_name == "wasmtime 1"
+        assert zygote.walls == {"seccomp", "user"}
         fake.close()
         successor = FakeZygote(zygote)
-        successor.send(EngineReady("wasmtime", "2", "k2"))
+        successor.send(EngineReady("wasmtime", "2", "k2", ()))
         await until(lambda: zygote.engine_name == "wasmtime 2")
+        assert zygote.walls == frozenset()
         successor.close()
         zygote.detach()
 
@@ -286,7 +405,7 @@ def test_the_engine_is_known_once_the_zygote_has_told():
 
 def test_a_zygote_that_talks_nonsense_is_let_go():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         _, ends = spawn(zygote)
         os.write(fake._channel.fileno(), b"rubbish")
@@ -298,12 +417,347 @@ def test_a_zygote_that_talks_nonsense_is_let_go():
 
 def test_messages_of_strangers_change_nothing():
     async def scene():
-        zygote = Zygote()
+        zygote = unlimited()
         fake = FakeZygote(zygote)
         for message in (Spawned("b", 1), SpawnFailed("b", ""), Exited(1, 0, 0), Notice("a", "b")):
             fake.send(message)
-        fake.send(EngineReady("e", "1", "k"))
+        fake.send(EngineReady("e", "1", "k", ()))
         assert (await zygote.engine()).name == "e"
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+# Users
+
+
+def test_no_two_living_processes_have_the_same_user():
+    async def scene():
+        uids = range(300_000, 300_004)
+        zygote = unlimited(uids)
+        fake = FakeZygote(zygote)
+        started = []
+        for number in range(3):
+            process, ends = spawn(zygote, name=f"a#{number}")
+            spawned, worker = await fake.receive()
+            assert spawned.uid == process.uid
+            started.append((process, ends, worker))
+        kept = {process.uid for process, _, _ in started}
+        assert len(kept) == 3
+        [last] = set(uids) - kept
+        for pid, (process, _, _) in enumerate(started, NO_PROCESS):
+            fake.send(Spawned(process.name, pid))  # whether they are confirmed makes no difference
+        await until(lambda: all(process.pid for process, _, _ in started))
+        for number in range(5):
+            process, ends = spawn(zygote, name=f"b#{number}")
+            assert process.uid == last
+            _, worker = await fake.receive()
+            fake.send(SpawnFailed(process.name, "no memory"))
+            await ends.info
+            worker.close()
+        process, ends, worker = started[1]
+        worker.close()
+        fake.send(Exited(process.pid, exited(0), 0))
+        await ends.info
+        found = []
+        for number in range(2):
+            newcomer, _ = spawn(zygote, name=f"c#{number}")
+            _, end = await fake.receive()
+            end.close()
+            found.append(newcomer.uid)
+        assert sorted(found) == sorted([last, process.uid]), "a number is free when its user has ended"
+        zygote.detach()
+        fake.close()
+        for _, _, worker in started:
+            worker.close()
+        for pid in (NO_PROCESS, NO_PROCESS + 2):
+            zygote.on_exited(Exited(pid, exited(0), 0))
+
+    play(scene)
+
+
+def test_agents_begin_with_different_users():
+    """Workers of an agent that was killed live on for a while."""
+
+    async def scene():
+        wide = range(300_000, 300_000 + (1 << 20))
+        assert len({unlimited(wide)._take_uid() for _ in range(20)}) > 1
+
+    play(scene)
+
+
+# Limits
+
+
+def test_nothing_is_sent_before_the_limits_hold(groups, monkeypatch):
+    need_controller(groups, "pids")
+    seen = []
+    move = SharedGroup.move
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote, limits=Limits(pids=7))
+        message, worker = await fake.receive()
+        assert pids_limit(process.group) == "7"
+        assert is_silent(worker)
+
+        def watched_move(shared, pid):
+            assert is_silent(worker)
+            move(shared, pid)
+            seen.append((members(shared), is_silent(worker)))
+
+        monkeypatch.setattr(SharedGroup, "move", watched_move)
+        child = await start_child()
+        fake.send(Spawned(message.worker, child.pid))
+        assert await heard(worker) == (Assign(), [])
+        assert seen == [([child.pid], True)]
+        assert (await finish(fake, child, worker, ends)).is_success
+        assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_process_without_limits_is_given_no_work(groups):
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote, limits=Limits(pids=7))
+        message, worker = await fake.receive()
+        for directory in process.group._group.directories():
+            os.rmdir(directory)
+        child = await start_child()
+        fake.send(Spawned(message.worker, child.pid))
+        assert await heard(worker) is None, "it sees the end and leaves"
+        assert not process.send(Drain())
+        info = await finish(fake, child, worker, ends)
+        assert info.reason == "Error"
+        assert "its limits can't be put in force" in info.message
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_limits_that_the_kernel_refuses_start_nothing(groups):
+    need_controller(groups, "pids")
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        with pytest.raises(CgroupFileError, match=r"pids\.max"):
+            spawn(zygote, limits=Limits(pids=1 << 40))
+        with pytest.raises(CgroupFileError, match=r"pids\.max"):
+            take(zygote, Limits(pids=1 << 40))
+        assert names(groups) == []
+        assert is_silent(fake._channel)
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_process_that_ended_before_it_was_placed_ends_as_it_did(groups):
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote)
+        message, worker = await fake.receive()
+        fake.send(Spawned(message.worker, NO_PROCESS))
+        await until(lambda: process.pid is not None)
+        worker.close()
+        fake.send(Exited(NO_PROCESS, exited(70), 0))
+        assert (await ends.info).reason == "InternalError"
+        assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_the_kernel_s_kill_for_memory_is_told(groups):
+    need_controller(groups, "memory")
+    limit = 32 << 20
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote, limits=Limits(memory_bytes=limit))
+        message, worker = await fake.receive()
+        child = await start_child(
+            sys.executable, "-c", "import sys; sys.stdin.read(1); b'x' * (256 << 20)"
+        )
+        fake.send(Spawned(message.worker, child.pid))
+        await until(lambda: process.pid is not None)
+        child.stdin.write(b"x")
+        assert await child.wait() == -signal.SIGKILL
+        worker.close()
+        fake.send(Exited(child.pid, signal.SIGKILL, 1))
+        info = await ends.info
+        assert (info.reason, info.signal) == ("OOMKilled", "SIGKILL")
+        assert "memory limit" in info.message
+        assert limit // 2 < info.peak_bytes <= limit
+        assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_another_kill_is_not_blamed_on_memory(groups):
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote, limits=Limits(pids=7))
+        child, worker = await place(fake, process)
+        process.kill()
+        await child.wait()
+        worker.close()
+        fake.send(Exited(child.pid, signal.SIGKILL, 5))
+        info = await ends.info
+        assert (info.reason, info.signal) == ("Signal", "SIGKILL")
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+# Workers, one after another and beside each other
+
+
+def test_a_spare_gets_the_limits_of_the_app_that_it_is_given_to(groups):
+    need_controller(groups, "pids")
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        zygote.keep_spare(is_wanted=True)  # without a zygote there is none to keep
+        fake = FakeZygote(zygote)
+        zygote.keep_spare(is_wanted=True)
+        zygote.keep_spare(is_wanted=True)
+        spare = zygote._spare
+        child, worker = await place(fake, spare)
+        assert is_silent(fake._channel), "one is enough"
+        assert members(spare.group) == [child.pid]
+        assert pids_limit(spare.group) == "max"
+        assert is_silent(worker)
+        process, ends = take(zygote, Limits(pids=9))
+        assert process is spare
+        assert pids_limit(process.group) == "9"
+        assert members(process.group) == [child.pid]
+        assert is_silent(worker)
+        process.send(Assign())
+        assert await heard(worker) == (Assign(), [])
+        worker.send(Ready(1.0))
+        await until(lambda: ends.messages == [Ready(1.0)])
+        assert (await finish(fake, child, worker, ends)).is_success
+        assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+def test_a_spare_joins_the_limits_of_the_worker_beside_it(groups, is_confirmed):
+    need_controller(groups, "pids")
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        first, first_ends = take(zygote, Limits(pids=9))
+        first_child, first_worker = await place(fake, first)
+        zygote.keep_spare(is_wanted=True)
+        if is_confirmed:
+            child, worker = await place(fake, zygote._spare)
+        second, ends = take(zygote, Limits(pids=5), beside=first)
+        assert second.group is first.group
+        if not is_confirmed:
+            child, worker = await place(fake, second)
+        assert sorted(members(first.group)) == sorted([first_child.pid, child.pid])
+        assert pids_limit(first.group) == "9"
+        assert len(names(groups)) == 1, "the spare's own group is gone"
+        await finish(fake, first_child, first_worker, first_ends)
+        assert len(names(groups)) == 1, "the group stays for the other one"
+        await finish(fake, child, worker, ends)
+        assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_new_worker_shares_the_limits_of_the_one_beside_it(groups):
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        first, first_ends = take(zygote, Limits(pids=9))
+        first_child, first_worker = await place(fake, first)
+        second, second_ends = take(zygote, beside=first)
+        third, third_ends = take(zygote)
+        assert first.group is second.group is not third.group
+        second_child, second_worker = await place(fake, second)
+        message, third_worker = await fake.receive()
+        fake.send(SpawnFailed(message.worker, "no memory"))
+        await third_ends.info
+        third_worker.close()
+        assert len(names(groups)) == 1
+        assert sorted(members(first.group)) == sorted([first_child.pid, second_child.pid])
+        await finish(fake, second_child, second_worker, second_ends)
+        assert members(first.group) == [first_child.pid]
+        await finish(fake, first_child, first_worker, first_ends)
+        assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_spare_that_is_not_wanted_any_more_is_told_to_go():
+    async def scene():
+        zygote = unlimited()
+        fake = FakeZygote(zygote)
+        zygote.keep_spare(is_wanted=True)
+        spare = zygote._spare
+        message, worker = await fake.receive()
+        assert message == Spawn(spare.name, "spare", spare.uid)
+        zygote.keep_spare(is_wanted=False)
+        zygote.keep_spare(is_wanted=False)
+        fake.send(Spawned(spare.name, NO_PROCESS))
+        assert await heard(worker) == (Drain(), [])
+        worker.close()
+        fake.send(Exited(NO_PROCESS, exited(0), 0))
+        await until(lambda: not spare.send(Drain()))
+        process, _ = take(zygote)
+        assert process is not spare
+        message, worker = await fake.receive()
+        assert message.role == "app"
+        worker.close()
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_spare_that_has_ended_is_not_given_to_anybody():
+    async def scene():
+        zygote = unlimited()
+        fake = FakeZygote(zygote)
+        zygote.keep_spare(is_wanted=True)
+        child, worker = await place(fake, zygote._spare)
+        child.stdin.close()
+        await child.wait()
+        worker.close()
+        fake.send(Exited(child.pid, exited(0), 0))
+        await until(lambda: zygote._spare is None)
+        _, ends = take(zygote)
+        message, worker = await fake.receive()
+        assert message.role == "app"
+        fake.send(SpawnFailed(message.worker, "no memory"))
+        await ends.info
+        worker.close()
         zygote.detach()
         fake.close()
 

@@ -79,7 +79,10 @@ class Usage:
     memory_peak_bytes: int | None
     """The most that was charged. Kernels before 5.19 don't tell on v2: then the most that was read."""
     oom_kills: int
-    """Processes that the kernel killed because the group had reached its memory limit."""
+    """Processes that the kernel killed because the group had reached its memory limit.
+
+    On v2 the process that caused it counts twice: for itself, and when the whole group is killed.
+    """
     pids: int
     """Processes and threads now, zombies included."""
     pids_refused: int
