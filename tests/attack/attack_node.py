@@ -116,20 +116,15 @@ class Group:
             _, names, path = line.split(":", 2)
             for name in names.split(","):
                 self._paths[name] = path
-        bases = cgroup.inspect_host().bases
-        self._is_v2 = cgroup.inspect_host().version == 2
-        self._bases = bases
+        host = cgroup.inspect_host()
+        self._bases = host.bases
+        self._is_v2 = host.version == 2
 
     def directory(self, controller: str) -> Path:
         """Where the controller's files of this group are."""
         if self._is_v2:
             return Path("/sys/fs/cgroup") / self._paths[""].lstrip("/")
-        name = (
-            "cpu,cpuacct"
-            if controller == "cpuacct" and "cpuacct" not in self._bases
-            else controller
-        )
-        return Path(self._bases[name]) / self._paths[controller].lstrip("/")
+        return Path(self._bases[controller]) / self._paths[controller].lstrip("/")
 
     def read(self, controller: str, file: str) -> str:
         return (self.directory(controller) / file).read_text().strip()
@@ -137,15 +132,15 @@ class Group:
     def cpu_seconds(self) -> float:
         """Processor time that the group's processes had."""
         if self._is_v2:
-            return (
-                int(dict(map(str.split, self.read("cpu", "cpu.stat").splitlines()))["usage_usec"])
-                / 1e6
-            )
+            return self._cpu_stat("usage_usec") / 1e6
         return int(self.read("cpuacct", "cpuacct.usage")) / 1e9
 
     def cpu_periods(self) -> int:
         """Periods of the processor limit in which something ran."""
-        return int(dict(map(str.split, self.read("cpu", "cpu.stat").splitlines()))["nr_periods"])
+        return self._cpu_stat("nr_periods")
+
+    def _cpu_stat(self, name: str) -> int:
+        return int(dict(map(str.split, self.read("cpu", "cpu.stat").splitlines()))[name])
 
     def memory_peak_bytes(self) -> int:
         if self._is_v2:

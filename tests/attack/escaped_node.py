@@ -25,7 +25,7 @@ from limpet.node.__main__ import main
 if TYPE_CHECKING:
     from limpet.engine.protocol import Engine, Invocation, Limits, Program
 
-SLOW_SECONDS = 14
+SLOW_SECONDS = 40
 _ANSWERS = {
     "loopback.test": ["127.0.0.1"],
     "mapped.test": ["::ffff:127.0.0.1"],

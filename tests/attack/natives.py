@@ -265,6 +265,15 @@ def _describe(number: int, status: os.stat_result) -> dict[str, Any]:
     return {"kind": kinds.get(stat.S_IFMT(mode), oct(mode))}
 
 
+def standard_streams() -> list[list[Any]]:
+    """Whether standard input, output and error are a device, and how they are open."""
+    ways = {os.O_RDONLY: "read", os.O_WRONLY: "write", os.O_RDWR: "both"}
+    return [
+        [stat.S_ISCHR(os.fstat(n).st_mode), ways[fcntl.fcntl(n, fcntl.F_GETFL) & os.O_ACCMODE]]
+        for n in range(3)
+    ]
+
+
 def write_inherited() -> dict[str, str]:
     """Overwrite, with what is there, every file that came with the fork."""
     results = {}

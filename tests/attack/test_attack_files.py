@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 import subprocess
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from attack_node import AttackNode, outside
+from escaped_node import module
 from running_node import wait_for
 from workloads import claim, config_map, http_app, secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 WORD = "planted-for-the-victim-31"
@@ -138,8 +140,6 @@ def test_a_volume_that_is_mounted_to_be_read_is_not_written_natively(node: Attac
     node.apply(claim("mine"))
     item = http_app("reader", "escaped", volumes=[DATA], mounts={"/data": "data"})
     item["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] = True
-    from escaped_node import module
-
     node.place(module(), item)
     node.wait_ready("reader")
     assert node.run("reader", "write_path", path="new", at=0) in ("EACCES", "EROFS")
@@ -188,27 +188,42 @@ def test_no_file_that_workers_share_can_be_written(node: AttackNode) -> None:
     assert [found[number] for number in written] == []
 
 
-def test_standard_input_is_empty_whatever_the_nodes_is(
-    make_node: Callable[..., AttackNode],
-) -> None:
-    """A node in the foreground has the terminal: its apps must neither read nor write it."""
+@pytest.fixture
+def node_in_a_terminal(make_node: Callable[..., AttackNode]) -> Iterator[AttackNode]:
+    """A node in the foreground, as a person starts it to try it."""
     node = make_node()
-    terminal, inner = os.openpty()
-    saved = os.dup(0)
-    os.dup2(inner, 0)
-    try:
-        node.start()
-    finally:
-        os.dup2(saved, 0)
-        os.close(saved)
-        os.close(inner)
-    try:
-        node.place_escaped("evil")
-        [first] = [each for each in node.run("evil", "descriptors") if each["number"] == 0]
-        assert (first["kind"], first["access"]) == ("device 1:3", "read")
-        node.stop()
-    finally:
-        os.close(terminal)
+    (node.directory / "node.log").touch()
+    outer, inner = os.openpty()
+    node.process = subprocess.Popen(
+        node.command(),
+        env=node.environment(),
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        process_group=0,
+    )
+    os.close(inner)
+    node.wait_up()
+    yield node
+    node.stop()
+    os.close(outer)
+
+
+def test_an_app_has_nothing_of_the_nodes_terminal(node_in_a_terminal: AttackNode) -> None:
+    node_in_a_terminal.place_escaped("evil")
+    found = node_in_a_terminal.run("evil", "descriptors")
+    devices = {each["kind"] for each in found if each["kind"].startswith("device")}
+    assert devices == {"device 1:3"}
+    assert found[0] == {"number": 0, "access": "read", "kind": "device 1:3"}
+
+
+def test_a_compiler_reads_nothing_of_the_nodes_terminal(node_in_a_terminal: AttackNode) -> None:
+    """What a person types there is not for a module's author."""
+    node = node_in_a_terminal
+    node.place(module("compiler", "standard_streams"), http_app("hostile", "escaped"))
+    wait_for(lambda: node.status("hostile")["reason"] == "InvalidModule", "the verdict")
+    streams = json.loads(node.status("hostile")["message"])
+    assert [access for _, access in streams] == ["read", "write", "write"]
 
 
 def test_a_handle_of_the_agents_process_is_good_for_nothing(node: AttackNode) -> None:

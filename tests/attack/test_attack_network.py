@@ -16,7 +16,7 @@ from running_node import wait_for
 from workloads import claim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GREETING = "hello from the device"
 
@@ -233,8 +233,12 @@ def test_a_name_that_leads_to_a_guarded_address_is_denied(
     assert node.events("evil", "EgressDenied")
 
 
-def test_names_that_nobody_answers_for_hold_up_nobody_else(node: AttackNode) -> None:
+def test_names_that_nobody_answers_for_hold_up_nobody_else(
+    make_node: Callable[..., AttackNode],
+) -> None:
     """A lookup blocks a thread of the agent for as long as the name's owner likes."""
+    node = make_node()
+    node.start()
     node.place_escaped("evil", annotations={"egress": "*.test:*"})
     questions = [
         {"type": "Connect", "request": n, "host": f"x{n}.slow.test", "port": 9, "protocol": "tcp"}

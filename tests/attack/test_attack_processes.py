@@ -92,7 +92,7 @@ def test_the_router_is_walled(make_node: Callable[..., AttackNode]) -> None:
             "spec": {"defaultBackend": {"service": {"name": "absent", "port": {"number": 80}}}},
         }
     )
-    pid = process_of(node, "limpet-router")
+    pid = process_of(node, "limpet-ingress")
     wait_for(lambda: is_walled(pid), "the walls")
     assert namespaces(pid) == {"mnt", "ipc", "uts", "pid"}
     node.stop()

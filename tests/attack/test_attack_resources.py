@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SPIN_SECONDS = float(os.environ.get("ATTACK_SPIN_SECONDS", "10"))
 """How long the processor is held: 10 s, and 60 s for the figure in docs/security.md."""
 
+ALONE_SECONDS = 3.0
+
 DATA = {"name": "data", "persistentVolumeClaim": {"claimName": "mine"}}
 
 
@@ -139,7 +141,7 @@ def test_a_neighbour_is_served_while_the_processor_is_held(node: AttackNode) -> 
     needs("cpu")
     node.place_escaped("neighbour")
     port = node.port("neighbour")
-    alone = _latencies(port, 3.0)
+    alone = _latencies(port, ALONE_SECONDS)
     node.place_escaped("hog", annotations={"deadline": "120s"})
     holding = threading.Thread(target=_hold, args=(node.port("hog"),))
     holding.start()
@@ -153,8 +155,8 @@ def test_a_neighbour_is_served_while_the_processor_is_held(node: AttackNode) -> 
     print(f"alone: {figures[0]}; beside {used / SPIN_SECONDS:.2f} cores held: {figures[1]}")
     assert used / SPIN_SECONDS < 0.6, "the hog has its half core and no more"
     assert used / SPIN_SECONDS > 0.2, "the control: it did hold what it could get"
-    assert _quantile(beside, 99) < 100
-    assert len(beside) > SPIN_SECONDS * 20, "the neighbour was starved"
+    assert _quantile(beside, 99) < max(100, 5 * _quantile(alone, 99)), "the neighbour waited"
+    assert len(beside) / SPIN_SECONDS > len(alone) / ALONE_SECONDS / 3, "the neighbour was starved"
 
 
 def _hold(port: int) -> None:

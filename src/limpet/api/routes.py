@@ -177,7 +177,7 @@ class Routes:
     def _objects(self, query: Mapping[str, str]) -> Response:
         items = [
             _object(stored) | self._claim_usage(stored)
-            for stored in self._agent.objects.values()
+            for stored in self._agent.objects.stored.values()
             if query.get("kind") in (None, stored.kind)
             and query.get("namespace") in (None, stored.namespace)
             and query.get("name") in (None, stored.name)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -22,19 +20,18 @@ from typing import TYPE_CHECKING, Protocol
 from limpet import __version__
 from limpet.errors import (
     ConflictError,
-    InvalidInputError,
     LimpetError,
-    NotFoundError,
     UnavailableError,
 )
 from limpet.linux.process import set_process_name
-from limpet.manifest.model import App, Ingress, PersistentVolumeClaim, Resource
-from limpet.manifest.parse import parse_object
+from limpet.manifest.model import App, Ingress, PersistentVolumeClaim
 from limpet.node.apps import AppRuntime
 from limpet.node.events import Events
 from limpet.node.keys import NodeKeys
 from limpet.node.listeners import Listeners
-from limpet.node.modules import Modules, RetryableError
+from limpet.node.modules import Modules
+from limpet.node.objects import Objects
+from limpet.node.preparing import Preparer
 from limpet.node.router import RouterProcess
 from limpet.node.state import (
     Drain,
@@ -43,7 +40,6 @@ from limpet.node.state import (
     Want,
     Watch,
     decide_actions,
-    decide_backoff,
     decide_wake_up,
 )
 from limpet.node.volumes import Volumes
@@ -51,14 +47,12 @@ from limpet.plan import (
     AppKey,
     Catalog,
     Listener,
-    PlanError,
     app_key,
     compile_egress,
     compile_listeners,
-    compile_plan,
 )
 from limpet.provision.facilities import Standing
-from limpet.store.database import Completion, Database, StoredObject, encode_body, now
+from limpet.store.database import Completion, Database, ObjectKey
 from limpet.store.files import make_directory
 from limpet.store.logs import LogStore
 from limpet.store.modules import ModuleStore
@@ -76,8 +70,6 @@ if TYPE_CHECKING:
     from limpet.settings import Settings
     from limpet.store.images import Usage
     from limpet.store.unlock import Stretching
-
-ObjectKey = tuple[str, str, str]
 
 _FLUSH_SECONDS = 1.0
 _SPARE_SECONDS = 0.02
@@ -128,21 +120,31 @@ class Agent:
             modules=self.store,
         )
         self.apps: dict[AppKey, AppRuntime] = {}
-        self.objects: dict[ObjectKey, StoredObject] = {}
-        self._resources: dict[ObjectKey, Resource] = {}
+        self.objects = Objects(self.database, self.store)
         self._launcher = launcher
         self._last_status = inheritance.last_status
         self._volumes = Volumes(directory, self.keys, self._record_node)
         self._listeners = Listeners(inheritance.sockets, keep=self._keep, drop=self._drop)
         self._catalog = Catalog([])
-        self._preparing: dict[AppKey, asyncio.Task[None]] = {}
-        self._prepare_failures: dict[AppKey, int] = {}
         self._dirty: set[AppKey] = set()
         self._is_reconcile_due = False
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
-        self._modules = Modules(self.store, self.zygote)
+        self._preparer = Preparer(
+            settings,
+            node_name=self.name,
+            objects=self.objects,
+            store=self.store,
+            modules=Modules(self.store, self.zygote),
+            volumes=self._volumes,
+            listeners=self._listeners,
+            zygote=self.zygote,
+            catalog=lambda: self._catalog,
+            standing=self.standing,
+            on_prepared=self._on_change,
+            record=self._record_app,
+        )
         self._router = RouterProcess(self.zygote, settings, self._listeners, self._record_node)
 
     # Life
@@ -202,20 +204,13 @@ class Agent:
 
     def _load(self) -> None:
         completions = {(c.kind, c.namespace, c.name): c for c in self.database.load_completions()}
-        for stored in self.database.load_objects():
-            key = (stored.kind, stored.namespace, stored.name)
-            try:
-                resource = parse_object(json.loads(stored.body))
-            except LimpetError as error:
-                # Written by another version of Limpet: kept as it is, said aloud, not run.
-                self._record(key, "InvalidObject", f"this version can't use it: {error}")
-                self.objects[key] = stored
-                continue
-            self._adopt(stored, resource, completions.get(key))
+        # Written by another version of Limpet: kept as it is, said aloud, not run.
+        self.objects.load(lambda key, why: self._record(key, "InvalidObject", why))
+        for key in self.objects.resources:
+            self._adopt(key, completions.get(key))
 
     async def _drain_all(self) -> None:
-        for task in self._preparing.values():
-            task.cancel()
+        self._preparer.cancel_all()
         self._router.stop()
         for runtime in self.apps.values():
             runtime.unwatch()
@@ -293,85 +288,19 @@ class Agent:
         self, requested: Sequence[tuple[dict[str, object], str | None]], *, dry_run: bool = False
     ) -> list[dict[str, object]]:
         """Create or change objects, all or none; durable on return. Raises LimpetError."""
-        changes: list[tuple[StoredObject, Resource]] = []
-        results: list[dict[str, object]] = []
-        seen: set[ObjectKey] = set()
-        for document, uploaded in requested:
-            resource = parse_object(document)
-            key = (resource.kind, resource.namespace, resource.name)
-            if key in seen:
-                raise ConflictError(f"{_show(key)} is given twice; keep one of them")
-            seen.add(key)
-            digest = None
-            if isinstance(resource, App):
-                digest = self._check_app(resource, uploaded, seen, dry_run=dry_run)
-            old = self.objects.get(key)
-            body = encode_body(document)
-            is_new = old is None or old.body != body or (digest or old.digest) != old.digest
-            action = "created" if old is None else "configured" if is_new else "unchanged"
-            results.append(
-                {
-                    "kind": key[0],
-                    "namespace": key[1],
-                    "name": key[2],
-                    "action": action,
-                    "warnings": [],
-                }
-            )
-            if is_new:
-                stored = StoredObject(
-                    kind=key[0],
-                    namespace=key[1],
-                    name=key[2],
-                    generation=old.generation + 1 if old else 1,
-                    created_at=old.created_at if old else now(),
-                    body=body,
-                    digest=digest,
-                )
-                changes.append((stored, resource))
-        if changes and not dry_run:
-            self.database.write_objects([stored for stored, _ in changes])
-            for stored, resource in changes:
-                self._adopt(stored, resource, None)
+        results, changed = self.objects.apply(requested, dry_run=dry_run)
+        for key in changed:
+            self._adopt(key, None)
+        if changed:
             self._replan()
         return results
 
-    def _check_app(
-        self, app: App, digest: str | None, seen: set[ObjectKey], *, dry_run: bool
-    ) -> str | None:
-        for kind in ("Deployment", "Pod", "Job"):
-            other = (kind, app.namespace, app.name)
-            if kind != app.kind and (other in self.objects or other in seen):
-                raise ConflictError(
-                    f"{app.kind} {app.namespace}/{app.name} has the name of an existing {kind}; "
-                    f"delete that one or choose another name"
-                )
-        if app.source.scheme != "file":
-            return app.source.digest
-        if digest is None:
-            raise InvalidInputError(
-                f"{app.kind} {app.namespace}/{app.name}: the image is a file, so its digest must come "
-                "along; `limpet apply` uploads it"
-            )
-        if app.source.digest not in (None, digest):
-            raise InvalidInputError(
-                f"{app.kind} {app.namespace}/{app.name}: {app.source.location} is {digest}, but the "
-                f"manifest pins {app.source.digest}"
-            )
-        if not dry_run and not self.store.has_module(digest):
-            raise NotFoundError(f"the node has no module {digest}; upload it first")
-        return digest
-
     def delete(self, key: ObjectKey) -> None:
         """Delete an object; durable on return. Raises `NotFoundError`."""
-        if key not in self.objects:
-            raise NotFoundError(f"{_show(key)} does not exist; see `limpet get all -A`")
-        resource = self._resources.get(key)
+        resource = self.objects.require(key)
         if isinstance(resource, PersistentVolumeClaim):
             self._check_unused(resource)
-        self.database.delete_object(*key)
-        del self.objects[key]
-        self._resources.pop(key, None)
+        self.objects.delete(key)
         if isinstance(resource, App):
             runtime = self.apps[app_key(resource)]
             runtime.want = Want.DELETED
@@ -399,13 +328,9 @@ class Agent:
                         "delete that app first"
                     )
 
-    def _adopt(
-        self, stored: StoredObject, resource: Resource, completion: Completion | None
-    ) -> None:
-        """Take an object that is on disk into memory."""
-        key = (stored.kind, stored.namespace, stored.name)
-        self.objects[key] = stored
-        self._resources[key] = resource
+    def _adopt(self, key: ObjectKey, completion: Completion | None) -> None:
+        """Want what an object says, when it is an app."""
+        stored, resource = self.objects.stored[key], self.objects.resources[key]
         if not isinstance(resource, App):
             return
         runtime = self.apps.get(app_key(resource))
@@ -428,7 +353,7 @@ class Agent:
         runtime.app = resource
         runtime.generation = stored.generation
         runtime.reset_slots()
-        self._prepare_failures.pop(runtime.key, None)
+        self._preparer.forgive(runtime.key)
         if completion is not None and completion.generation == stored.generation:
             runtime.restore_completion(completion)
 
@@ -449,10 +374,10 @@ class Agent:
 
     def _replan(self) -> None:
         """Look at everything again: what an app refers to may have changed."""
-        self._catalog = Catalog(self._resources.values())
+        self._catalog = Catalog(self.objects.resources.values())
         for runtime in self.apps.values():
             if runtime.want is Want.RUNNING:
-                self._prepare(runtime)
+                self._preparer.prepare(runtime)
         self._router.update(self._catalog.all(Ingress), self._catalog, self.apps)
         self._close_listeners()
         self._on_change(*self.apps)
@@ -511,9 +436,7 @@ class Agent:
             self.database.write_completion(completion)
 
     def _forget(self, runtime: AppRuntime) -> None:
-        task = self._preparing.pop(runtime.key, None)
-        if task is not None:
-            task.cancel()
+        self._preparer.cancel(runtime.key)
         runtime.close()
         with contextlib.suppress(
             LimpetError
@@ -533,71 +456,6 @@ class Agent:
                 wanted += compile_listeners(runtime.app, self._catalog)
         self._listeners.close_unused([*wanted, *self._router.listeners])
 
-    # Preparing: source -> digest -> artifact -> plan -> sockets
-
-    def _prepare(self, runtime: AppRuntime) -> None:
-        if runtime.key in self._preparing:
-            self._preparing[runtime.key].cancel()
-        task = asyncio.get_running_loop().create_task(
-            self._prepare_app(runtime), name=f"prepare {runtime.key}"
-        )
-        self._preparing[runtime.key] = task
-
-    async def _prepare_app(self, runtime: AppRuntime) -> None:
-        try:
-            await self._prepare_once(runtime)
-        except PlanError as error:
-            self._set_problem(runtime, error.reason, str(error), is_final=error.is_final)
-            if not error.is_final:  # a port gets free, an address appears: nobody tells, so look
-                self._prepare_later(runtime.key, self.settings.node.resync_seconds)
-        except (RetryableError, LimpetError, OSError) as error:
-            self._retry_preparing(runtime, error)
-        self._on_change(runtime.key)
-
-    async def _prepare_once(self, runtime: AppRuntime) -> None:
-        app = runtime.app
-        stored = self.objects[(app.kind, app.namespace, app.name)]
-        digest = stored.digest
-        if digest is None or not self.store.has_module(digest):
-            if app.source.scheme == "file":
-                raise PlanError(
-                    "MissingModule", f"the node has no module {digest}; apply the app again"
-                )
-            runtime.problem = ("FetchingModule", f"fetching {app.source.location}", False)
-            digest = await self._modules.fetch(app.source)
-            self._remember_digest(stored, digest)
-        if runtime.prepared is None:
-            runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
-        artifact = await self._modules.artifact(digest)
-        plan = compile_plan(
-            app,
-            digest=digest,
-            engine=(await self.zygote.engine()).name,
-            node_name=self.name,
-            catalog=self._catalog,
-            available_facilities=await self._facilities(app),
-            allowed_capabilities=_names(self.settings.sandbox.allowed_capabilities),
-        )
-        if artifact.info.memory_bytes > plan.guest_memory_bytes:
-            raise PlanError(
-                "MemoryLimitTooLow",
-                f"the module needs {artifact.info.memory_bytes >> 10} KiB of memory to start, more "
-                f"than resources.limits.memory leaves it ({plan.guest_memory_bytes >> 10} KiB of "
-                f"{app.memory_bytes >> 10}); raise the limit",
-                is_final=True,
-            )
-        await self._volumes.prepare(runtime.key, plan.mounts)
-        sockets = [self._listeners.open(listener) for listener in plan.listeners]
-        self._prepare_failures.pop(runtime.key, None)
-        runtime.prepare(plan, artifact, sockets)
-
-    async def _facilities(self, app: App) -> frozenset[str]:
-        """Return what this node can promise an app, of what can be required."""
-        await self.zygote.engine()
-        if app.mounts or {"volumes", "encryption"} & set(app.requires):
-            await self._volumes.support()
-        return self.standing().available()
-
     def volume_usage(self, namespace: str, claim: str) -> Usage | None:
         """Return how full a claimed volume is; None for one that is not in use, or a plain folder."""
         return self._volumes.usage(namespace, claim)
@@ -609,45 +467,6 @@ class Agent:
             unenforced=self.groups.missing,
             volumes=self._volumes.known_support,
         )
-
-    def _remember_digest(self, stored: StoredObject, digest: str) -> None:
-        key = (stored.kind, stored.namespace, stored.name)
-        if self.objects.get(key) is stored:
-            self.objects[key] = dataclasses.replace(stored, digest=digest)
-            self.database.write_objects([self.objects[key]])
-
-    def _set_problem(
-        self, runtime: AppRuntime, reason: str, message: str, *, is_final: bool
-    ) -> None:
-        if runtime.problem != (reason, message, is_final):
-            self._record(runtime.object_key, reason, message)
-        runtime.problem = (reason, message, is_final)
-        if runtime.prepared is not None and reason != "PortInUse":
-            return  # what ran before the change runs on
-        runtime.unprepare()
-
-    def _retry_preparing(self, runtime: AppRuntime, error: Exception) -> None:
-        failures = self._prepare_failures.get(runtime.key, 0) + 1
-        pause = decide_backoff(failures + 1, first_seconds=self.settings.node.backoff_seconds)
-        reason = error.reason if isinstance(error, LimpetError) else "PrepareFailed"
-        self._set_problem(
-            runtime, reason, f"{error}; trying again in {pause:.0f} s", is_final=False
-        )
-        self._prepare_later(runtime.key, pause)
-
-    def _prepare_later(self, key: AppKey, pause: float) -> None:
-        failures = self._prepare_failures.get(key, 0) + 1
-        self._prepare_failures[key] = failures
-        asyncio.get_running_loop().call_later(pause, self._prepare_again, key, failures)
-
-    def _prepare_again(self, key: AppKey, failures: int) -> None:
-        runtime = self.apps.get(key)
-        if (
-            runtime is not None
-            and runtime.want is Want.RUNNING
-            and self._prepare_failures.get(key) == failures
-        ):
-            self._prepare(runtime)
 
     # Events
 
@@ -664,20 +483,12 @@ class Agent:
             self._record(runtime.object_key, reason, message)
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in text.split(",") if name.strip())
-
-
 def _group_name(data_directory: Path) -> str:
     """Return the name of the node's tree of control groups: nodes are told apart by their data."""
     import hashlib
 
     mark = hashlib.blake2b(os.fsencode(data_directory.absolute()), digest_size=4).hexdigest()
     return f"limpet-{mark}"
-
-
-def _show(key: ObjectKey) -> str:
-    return f"{key[0]} {key[1]}/{key[2]}"
 
 
 def run_agent(

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+# Kind, namespace and name.
+ObjectKey = tuple[str, str, str]
+
 SCHEMA_VERSION = 1
 _MAX_EVENTS = 2000
 _SCHEMA = """

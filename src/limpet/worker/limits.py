@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limpet.linux.cgroup import (
     CgroupBusyError,
+    CgroupFileError,
     CgroupUnavailableError,
     Limits,
     open_hierarchy,
@@ -73,7 +74,7 @@ class Groups:
         """Find out what the kernel can limit, and remove what a node that was killed has left."""
         try:
             self._hierarchy = open_hierarchy(self._name)
-        except (CgroupUnavailableError, PermissionError) as error:
+        except (CgroupUnavailableError, CgroupFileError, PermissionError) as error:
             self.missing = dict.fromkeys(CONTROLLERS, str(error.strerror or error))
             return
         self.missing = self._hierarchy.missing
@@ -106,7 +107,7 @@ class Groups:
                 self._retired.remove(retired)
 
     def close(self) -> None:
-        """Remove the groups that are empty. Called when the node ends."""
+        """End what is left in the groups and remove them. Called when the node ends."""
         if self._hierarchy is not None:
             self._hierarchy.sweep()
             with suppress(CgroupBusyError):

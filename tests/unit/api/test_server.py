@@ -134,7 +134,7 @@ class Api:
                 await caller.writer.wait_closed()
         await self.server.stop()
         await until(lambda: not self.server.connections)
-        tasks = list(self.agent._preparing.values())
+        tasks = self.agent._preparer.cancel_all()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,6 @@ from limpet.worker.limits import CONTROLLERS, Groups
 from .kernel_groups import (
     members,
     names,
-    need_control_groups,
     need_controller,
     opened_groups,
     pids_limit,
@@ -45,6 +44,7 @@ def test_before_they_are_looked_for_there_are_none():
     [
         CgroupUnavailableError(95, "no control groups: boot with cgroup_enable=memory"),
         PermissionError(1, "Operation not permitted"),
+        CgroupFileError(28, "/sys/fs/cgroup/limpet"),
     ],
 )
 def test_without_any_controller_nothing_is_limited_and_it_says_why(monkeypatch, error):
@@ -153,8 +153,6 @@ def test_what_a_killed_node_left_is_removed_unless_it_still_runs(groups):
         assert names(successor) == [full._group.name]
         assert empty._group.name not in names(groups)
         assert members(full) == [pid], "workers live on for a while"
-        successor.close()
-        assert members(full) == [pid] or wait_for_exit(pid) == -signal.SIGKILL
 
 
 def test_a_group_that_is_still_busy_goes_with_a_later_one(groups):
@@ -199,12 +197,12 @@ def test_kills_for_memory_are_counted_once(groups):
     shared.leave()
 
 
-def test_closing_takes_the_whole_tree():
-    need_control_groups()
-    groups = Groups(f"limpet-test-{os.getpid()}-closing")
-    groups.open()
+def test_closing_ends_what_is_left_and_takes_the_whole_tree(groups):
     tree = groups._hierarchy
-    groups.make("app", ALL)
+    shared = groups.make("app", ALL)
     assert all(os.path.isdir(path) for path in tree.directories())
-    groups.close()
+    with child(shared._group, signal.pause) as pid:
+        groups.close()
+        assert wait_for_exit(pid) == -signal.SIGKILL
+    until(lambda: (groups.close(), names(groups))[1] == [])
     assert not any(os.path.exists(path) for path in tree.directories())

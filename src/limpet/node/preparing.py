@@ -1,0 +1,178 @@
+"""From an app as it was applied to one that can be started: source, digest, artifact, plan, volumes, sockets.
+
+All that may take long or fail happens here, ahead of any client: a start opens, compiles and mounts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from limpet.errors import LimpetError
+from limpet.node.modules import RetryableError
+from limpet.node.state import Want, decide_backoff
+from limpet.plan import PlanError, compile_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.manifest.model import App
+    from limpet.node.apps import AppRuntime
+    from limpet.node.listeners import Listeners
+    from limpet.node.modules import Modules
+    from limpet.node.objects import Objects
+    from limpet.node.volumes import Volumes
+    from limpet.plan import AppKey, Catalog
+    from limpet.provision.facilities import Standing
+    from limpet.settings import Settings
+    from limpet.store.modules import ModuleStore
+    from limpet.worker.supervisor import Zygote
+
+
+class Preparer:
+    """Prepares apps, one task each, and tries again what may succeed later.
+
+    `on_prepared` is told when an attempt is over, whatever came of it; `record` makes an event.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        node_name: str,
+        objects: Objects,
+        store: ModuleStore,
+        modules: Modules,
+        volumes: Volumes,
+        listeners: Listeners,
+        zygote: Zygote,
+        catalog: Callable[[], Catalog],
+        standing: Callable[[], Standing],
+        on_prepared: Callable[[AppKey], None],
+        record: Callable[[AppRuntime, str, str, bool], None],
+    ) -> None:
+        self._settings = settings
+        self._node_name = node_name
+        self._objects = objects
+        self._store = store
+        self._modules = modules
+        self._volumes = volumes
+        self._listeners = listeners
+        self._zygote = zygote
+        self._catalog = catalog
+        self._standing = standing
+        self._on_prepared = on_prepared
+        self._record = record
+        self._tasks: dict[AppKey, asyncio.Task[None]] = {}
+        self._failures: dict[AppKey, int] = {}
+
+    def prepare(self, runtime: AppRuntime) -> None:
+        """Begin anew."""
+        self.cancel(runtime.key)
+        self._tasks[runtime.key] = asyncio.get_running_loop().create_task(
+            self._run(runtime), name=f"prepare {runtime.key}"
+        )
+
+    def cancel(self, key: AppKey) -> None:
+        """Give up on an app."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    def cancel_all(self) -> list[asyncio.Task[None]]:
+        """Give up on all; return the tasks that end now."""
+        tasks = list(self._tasks.values())
+        for key in list(self._tasks):
+            self.cancel(key)
+        return tasks
+
+    def forgive(self, key: AppKey) -> None:
+        """Forget failures: the app was changed."""
+        self._failures.pop(key, None)
+
+    async def _run(self, runtime: AppRuntime) -> None:
+        try:
+            await self._prepare(runtime)
+        except PlanError as error:
+            self._set_problem(runtime, error.reason, str(error), is_final=error.is_final)
+            if not error.is_final:  # a port gets free, an address appears: nobody tells, so look
+                self._later(runtime, self._settings.node.resync_seconds)
+        except (RetryableError, LimpetError, OSError) as error:
+            self._retry(runtime, error)
+        self._on_prepared(runtime.key)
+
+    async def _prepare(self, runtime: AppRuntime) -> None:
+        app = runtime.app
+        stored = self._objects.stored[(app.kind, app.namespace, app.name)]
+        digest = stored.digest
+        if digest is None or not self._store.has_module(digest):
+            if app.source.scheme == "file":
+                raise PlanError(
+                    "MissingModule", f"the node has no module {digest}; apply the app again"
+                )
+            runtime.problem = ("FetchingModule", f"fetching {app.source.location}", False)
+            digest = await self._modules.fetch(app.source)
+            self._objects.remember_digest(stored, digest)
+        if runtime.prepared is None:
+            runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
+        artifact = await self._modules.artifact(digest)
+        plan = compile_plan(
+            app,
+            digest=digest,
+            engine=(await self._zygote.engine()).name,
+            node_name=self._node_name,
+            catalog=self._catalog(),
+            available_facilities=await self._facilities(app),
+            allowed_capabilities=_names(self._settings.sandbox.allowed_capabilities),
+        )
+        if artifact.info.memory_bytes > plan.guest_memory_bytes:
+            raise PlanError(
+                "MemoryLimitTooLow",
+                f"the module needs {artifact.info.memory_bytes >> 10} KiB of memory to start, more "
+                f"than resources.limits.memory leaves it ({plan.guest_memory_bytes >> 10} KiB of "
+                f"{app.memory_bytes >> 10}); raise the limit",
+                is_final=True,
+            )
+        await self._volumes.prepare(runtime.key, plan.mounts)
+        sockets = [self._listeners.open(listener) for listener in plan.listeners]
+        self._failures.pop(runtime.key, None)
+        runtime.prepare(plan, artifact, sockets)
+
+    async def _facilities(self, app: App) -> frozenset[str]:
+        """Return what this node can promise an app, of what can be required."""
+        await self._zygote.engine()
+        if app.mounts or {"volumes", "encryption"} & set(app.requires):
+            await self._volumes.support()
+        return self._standing().available()
+
+    def _set_problem(
+        self, runtime: AppRuntime, reason: str, message: str, *, is_final: bool
+    ) -> None:
+        if runtime.problem != (reason, message, is_final):
+            self._record(runtime, reason, message, True)
+        runtime.problem = (reason, message, is_final)
+        if runtime.prepared is not None and reason != "PortInUse":
+            return  # what ran before the change runs on
+        runtime.unprepare()
+
+    def _retry(self, runtime: AppRuntime, error: Exception) -> None:
+        failures = self._failures.get(runtime.key, 0) + 1
+        pause = decide_backoff(failures + 1, first_seconds=self._settings.node.backoff_seconds)
+        reason = error.reason if isinstance(error, LimpetError) else "PrepareFailed"
+        self._set_problem(
+            runtime, reason, f"{error}; trying again in {pause:.0f} s", is_final=False
+        )
+        self._later(runtime, pause)
+
+    def _later(self, runtime: AppRuntime, pause: float) -> None:
+        failures = self._failures.get(runtime.key, 0) + 1
+        self._failures[runtime.key] = failures
+        asyncio.get_running_loop().call_later(pause, self._again, runtime, failures)
+
+    def _again(self, runtime: AppRuntime, failures: int) -> None:
+        if runtime.want is Want.RUNNING and self._failures.get(runtime.key) == failures:
+            self.prepare(runtime)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
