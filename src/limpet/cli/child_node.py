@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from limpet.api.client import Client, NodeNotRunningError
 from limpet.cli.terminal import notice
-from limpet.cli.up import node_command
+from limpet.cli.up import node_command, node_environment
 from limpet.errors import TemporaryError, UnavailableError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _start(
         return subprocess.Popen(
             node_command(data=folder, socket=str(socket_path)),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment},
+            env=node_environment({**os.environ, **environment}),
             stdout=output,
             stderr=output,
             process_group=0,  # Ctrl-C is for this process, which stops the node in its own order

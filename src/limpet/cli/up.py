@@ -13,9 +13,32 @@ from limpet.cli.options import examples, socket_option
 from limpet.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from limpet.settings import Settings
 
 _DEFAULT_FILE = Path("/etc/limpet/limpet.toml")
+# Where things are, which proxy leads out, whom to trust, who started it; and the settings.
+_KEPT_VARIABLES = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "TZ",
+        "LANG",
+        "TMPDIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "CREDENTIALS_DIRECTORY",
+        "NOTIFY_SOCKET",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    ]
+)
+_KEPT_PREFIXES = ("LIMPET_", "LC_", "PYTHON", "XDG_")
 
 
 @click.command(
@@ -54,7 +77,8 @@ def up(
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execv(arguments[0], arguments)  # noqa: S606 - the node is this process from here on
+        # The node is this process from here on.
+        os.execve(arguments[0], arguments, node_environment(os.environ))  # noqa: S606
     except OSError as error:
         raise UnavailableError(f"can't start {arguments[0]}: {error.strerror}") from error
 
@@ -77,6 +101,19 @@ def node_command(
     if unlock_fd is not None:
         options += ["--unlock-fd", str(unlock_fd)]
     return [sys.executable, "-P", "-m", "limpet.node", *options]
+
+
+def node_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keep what a node understands of an environment.
+
+    Workers are forked from the node: what is not in its memory, no guest that gets out of its engine can
+    read, be it the token of whoever ran `limpet up`.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
 
 
 def _unlock(settings: Settings, passphrase_fd: int | None) -> int | None:

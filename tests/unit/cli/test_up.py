@@ -10,7 +10,7 @@ import pytest
 def executed(monkeypatch):
     """What would have been executed."""
     calls = []
-    monkeypatch.setattr(os, "execv", lambda path, arguments: calls.append((path, arguments)))
+    monkeypatch.setattr(os, "execve", lambda path, arguments, _: calls.append((path, arguments)))
     return calls
 
 
@@ -82,3 +82,10 @@ def test_an_interpreter_that_is_gone(monkeypatch):
     result = invoke()
     assert result.exit_code == 6
     assert "can't start /nowhere/python: No such file or directory" in result.stderr
+
+
+def test_the_node_keeps_what_it_understands_of_the_environment():
+    from limpet.cli.up import node_environment
+
+    kept = {"PATH": "/bin", "LIMPET_NODE_NAME": "rock", "LC_ALL": "C", "SSL_CERT_FILE": "/ca.pem"}
+    assert node_environment({**kept, "AWS_SECRET_ACCESS_KEY": "s", "LD_PRELOAD": "x"}) == kept
