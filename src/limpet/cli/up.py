@@ -19,25 +19,23 @@ if TYPE_CHECKING:
 
 _DEFAULT_FILE = Path("/etc/limpet/limpet.toml")
 # Where things are, which proxy leads out, whom to trust, who started it; and the settings.
-_KEPT_VARIABLES = frozenset(
-    [
-        "PATH",
-        "HOME",
-        "TZ",
-        "LANG",
-        "TMPDIR",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "CREDENTIALS_DIRECTORY",
-        "NOTIFY_SOCKET",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-    ]
-)
+_KEPT_VARIABLES = {
+    "CREDENTIALS_DIRECTORY",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "NOTIFY_SOCKET",
+    "NO_PROXY",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+}
 _KEPT_PREFIXES = ("LIMPET_", "LC_", "PYTHON", "XDG_")
 
 
