@@ -73,9 +73,9 @@ def opener() -> bytes:
 def racer() -> bytes:
     """Moves a directory about and swaps a link for it, and opens a path through both, many times.
 
-    Preopen 3 has `d` (a directory with the file `in`) and `l` (a link that leads up). Each round exchanges
-    their names step by step and tries `d/../../secret`, `d/secret` and `d/in`. Two workers of this run at
-    once. Answers with how often a file was opened that is not `in`: `0`, or `1` with its beginning.
+    Preopen 3 has `d` (a directory) and `l` (a link that leads up). Each round exchanges
+    their names step by step and tries paths that lead up by way of either. Two workers of this run at
+    once. Answers with two digits: whether any of those was opened, and whether any move succeeded.
     """
     rounds = 400
     moves = [("d", "t"), ("l", "d"), ("d", "l"), ("t", "d")]
@@ -92,8 +92,9 @@ def racer() -> bytes:
 
     def move(old: str, new: str) -> str:
         return f"""
-            (drop (call $rename (i32.const 3) (i32.const {texts[old]}) (i32.const 1)
-                                (i32.const 3) (i32.const {texts[new]}) (i32.const 1)))"""
+            (if (i32.eqz (call $rename (i32.const 3) (i32.const {texts[old]}) (i32.const 1)
+                                       (i32.const 3) (i32.const {texts[new]}) (i32.const 1)))
+              (then (i32.store8 (i32.const 41) (i32.const 49))))"""
 
     steps = "".join(move(*each) + "".join(map(attempt, tries)) for each in moves)
     return _build(
@@ -104,13 +105,13 @@ def racer() -> bytes:
           (import "{_WASI}" "path_open"
             (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
           (memory (export "memory") 1)
-          (data (i32.const 0) "Content-Type: application/octet-stream\\n\\n0")
+          (data (i32.const 0) "Content-Type: application/octet-stream\\n\\n00")
           {data}
           (func (export "_start") (local $round i32)
             (loop $more
               {steps}
               (local.set $round (i32.add (local.get $round) (i32.const 1)))
               (br_if $more (i32.lt_u (local.get $round) (i32.const {rounds}))))
-            (i32.store (i32.const 256) (i32.const 0)) (i32.store (i32.const 260) (i32.const 41))
+            (i32.store (i32.const 256) (i32.const 0)) (i32.store (i32.const 260) (i32.const 42))
             (drop (call $write (i32.const 1) (i32.const 256) (i32.const 1) (i32.const 308)))))"""
     )

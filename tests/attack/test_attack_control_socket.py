@@ -117,13 +117,15 @@ def test_a_flood_of_messages_leaves_the_agent_time_for_others(
     node.place_escaped("evil", resources=resources, annotations={"deadline": "60s"})
     node.place_escaped("neighbour")
     before = pss_bytes(node.pid("agent"))
-    body = json.dumps({"message": message, "seconds": 2})
+    began = time.monotonic()
+    node.client.node()
+    calm = time.monotonic() - began
+    body = json.dumps({"message": message, "seconds": 4})
     flooding = subprocess.Popen(
         [sys.executable, "-c", _POST, str(node.port("evil")), "/?run=flood", body],
         stdout=subprocess.PIPE,
     )
-    longest = 0.0
-    answered = 0
+    longest, answered = 0.0, 0
     while flooding.poll() is None:
         began = time.monotonic()
         node.client.node()
@@ -137,7 +139,7 @@ def test_a_flood_of_messages_leaves_the_agent_time_for_others(
         f"{sent} messages; the agent answered {answered} times, slowest {longest:.2f} s, grew {grown}"
     )
     assert node.run("neighbour", "identity")["pid"] == 1
-    assert longest < 2, "the agent had no time for anybody else"
+    assert longest < 1 + 10 * calm, "the agent had no time for anybody else"
     assert grown < 16 << 20
     told = node.events("neighbour")
     assert told, "the flood pushed the neighbour's events out"
@@ -147,7 +149,10 @@ def test_being_ready_again_and_again_starts_nothing_more(node: AttackNode) -> No
     """With the first Ready an app's probes begin; another one must not add to them."""
     probe = {"httpGet": {"path": "/?run=nothing", "port": 8080}, "periodSeconds": 1}
     node.place_escaped(
-        "evil", ports=[{"containerPort": 8080}], readinessProbe=probe, annotations={"methods": "GET,POST"}
+        "evil",
+        ports=[{"containerPort": 8080}],
+        readinessProbe=probe,
+        annotations={"methods": "GET,POST"},
     )
     node.run("evil", "tell", messages=[{"type": "Ready", "milliseconds": 1.0}] * 500)
     before = node.status("evil")["requests"]["total"]

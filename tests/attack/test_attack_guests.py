@@ -74,4 +74,4 @@ def test_no_race_leads_out(node: AttackNode) -> None:
         runner.start()
     for runner in runners:
         runner.join()
-    assert answers == [b"0"] * 4
+    assert answers == [b"01"] * 4, "nothing was opened, and names did change meanwhile"

@@ -11,18 +11,19 @@ import contextlib
 import os
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from limpet.linux.cgroup import Limits
 from limpet.manifest.model import RestartPolicy, Trigger
 from limpet.node.egress import Connector
+from limpet.node.listeners import revive
+from limpet.node.prepared import Prepared, kernel_limits, worker_config
 from limpet.node.probes import Prober
 from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
 from limpet.node.streams import LogStream
+from limpet.node.workers import Slot, Worker
 from limpet.store.database import Completion
 from limpet.telemetry.histogram import Histogram
-from limpet.worker.config import WorkerConfig, write_config
+from limpet.worker.config import write_config
 from limpet.worker.messages import (
     Assign,
     Connect,
@@ -51,59 +52,6 @@ if TYPE_CHECKING:
     from limpet.worker.supervisor import Process, Zygote
 
 _KEPT_START_TIMES = 100
-
-
-@dataclass(slots=True)
-class Worker:
-    """One live worker process."""
-
-    id: int
-    slot: int
-    plan: Plan
-    incarnation: int
-    process: Process
-    state: WorkerState = WorkerState.STARTING
-    started_at: float = field(default_factory=time.time)
-    ready_at: float | None = None
-    idle_until: float = 0.0
-    is_from_zero: bool = False
-    stats: Stats | None = None
-    prober: Prober | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it has had nothing to do for the idle timeout."""
-        return time.monotonic() < self.idle_until
-
-    @property
-    def name(self) -> str:
-        """The name that people see."""
-        return f"{self.plan.key.name}-{self.slot}"
-
-
-@dataclass(slots=True)
-class Slot:
-    """What is remembered of a worker's place between its incarnations."""
-
-    failures: int = 0
-    restarts: int = 0
-    retry_at: float = 0.0
-    last_exit: ExitInfo | None = None
-    is_completed: bool = False
-
-
-@dataclass(slots=True)
-class Prepared:
-    """What a start needs, ready before anybody asks: a cold start only sends it to the zygote."""
-
-    plan: Plan
-    artifact: Artifact
-    sockets: Sequence[socket.socket]
-    config: int
-
-    def close(self) -> None:
-        """Release what is this app's own."""
-        os.close(self.config)
 
 
 class AppRuntime:
@@ -192,7 +140,7 @@ class AppRuntime:
         if self.prepared is not None and self.prepared.plan == plan:
             return
         self.unprepare()
-        config = _worker_config(plan, self._settings)
+        config = worker_config(plan, self._settings)
         self.prepared = Prepared(plan, artifact, sockets, write_config(config))
         self.problem = None
 
@@ -216,6 +164,7 @@ class AppRuntime:
         """Start a worker of the current plan in this slot."""
         prepared = self.prepared
         assert prepared is not None, "only a prepared app is started"
+        self._revive(prepared.sockets)
         self._serial += 1
         number = self._serial
         plan = prepared.plan
@@ -227,7 +176,7 @@ class AppRuntime:
         try:
             directories = self._volumes.open_mounts(self.key, plan.mounts)
             process = self._zygote.take_worker(
-                limits=_kernel_limits(plan),
+                limits=kernel_limits(plan),
                 beside=self._replica_of(index, plan),
                 on_message=lambda _, message: self._on_message(number, message),
                 on_exit=lambda _, info: self._on_exit(number, info),
@@ -264,6 +213,14 @@ class AppRuntime:
         worker = Worker(number, index, plan, incarnation, process)
         worker.is_from_zero = self.has_demand
         self.workers[number] = worker
+
+    def _revive(self, sockets: Sequence[socket.socket]) -> None:
+        """Let sockets listen again that a hostile worker has shut down: it harms its own app alone."""
+        for listening in sockets:
+            if revive(listening):
+                port = listening.getsockname()[1]
+                what = f"a worker had shut down the socket on port {port}; it listens again"
+                self._record(self, "ListenerShutDown", what, True)
 
     def _replica_of(self, index: int, plan: Plan) -> Process | None:
         """Return another worker of the same replica: they share the app's limits."""
@@ -351,6 +308,9 @@ class AppRuntime:
                 self._on_change(self.key)
 
     def _on_ready(self, worker: Worker, message: Ready) -> None:
+        if worker.is_loaded:
+            return  # it says so once; a hostile one may repeat it, and gets no further probes
+        worker.is_loaded = True
         self.start_times.append(message.milliseconds)
         self.cold_starts += worker.is_from_zero
         app = worker.plan.app
@@ -502,32 +462,3 @@ class AppRuntime:
             async with asyncio.timeout(seconds):
                 while self._streams:  # noqa: ASYNC110 - any of many ends
                     await asyncio.sleep(0.01)
-
-
-def _kernel_limits(plan: Plan) -> Limits:
-    app = plan.app
-    return Limits(cpu_cores=app.cpu_cores, memory_bytes=app.memory_bytes, pids=app.pids)
-
-
-def _worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
-    app = plan.app
-    return WorkerConfig(
-        app=str(plan.key),
-        worker=plan.key.name,
-        engine=plan.engine,
-        trigger=app.trigger.value,
-        memory_bytes=plan.guest_memory_bytes,
-        args=plan.args,
-        env=plan.env,
-        preopens=tuple((mount.path, mount.is_read_only) for mount in plan.mounts),
-        listeners=len(plan.listeners),
-        deadline_seconds=app.deadline_seconds,
-        path=app.http.path,
-        methods=app.http.methods,
-        queue=app.http.queue,
-        max_body_bytes=app.http.max_body_bytes,
-        max_response_bytes=app.http.max_response_bytes,
-        idle_timeout_seconds=app.http.idle_timeout_seconds,
-        passes_authorization=app.http.passes_authorization,
-        http=asdict(settings.http),
-    )

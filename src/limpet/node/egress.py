@@ -8,20 +8,32 @@ what was asked and again on the very address that is connected to.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from limpet.worker.messages import Connect, Connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
 
     from limpet.egress import EgressPolicy
     from limpet.worker.supervisor import Process
 
 _SECONDS = 10.0
-_MAX_PENDING = 16
+_MAX_PENDING = 8  # per app: one that asks for names that nobody answers leaves threads to others
+_LOOKUPS = 32
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+@cache
+def _lookups() -> ThreadPoolExecutor:
+    """Threads for lookups alone: a name's owner decides how long one takes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup")
 
 
 class _RefusedError(Exception):
@@ -62,21 +74,27 @@ class Connector:
             process.send(Connected(wanted.request, str(refused)))
         except TimeoutError:
             process.send(Connected(wanted.request, f"no answer in {_SECONDS:.0f} s"))
+        except OSError as error:
+            process.send(
+                Connected(wanted.request, f"the node can't open a socket: {error.strerror}")
+            )
         else:
             with opened:
                 process.send(Connected(wanted.request, ""), [opened.fileno()])
 
     async def _connect(self, wanted: Connect) -> socket.socket:
-        policy = self._policy()
-        decision = policy.may_ask(wanted.host, wanted.port, wanted.protocol)
+        decision = self._policy().may_ask(wanted.host, wanted.port, wanted.protocol)
         if not decision:
             raise _RefusedError(decision.reason, is_denied=True)
         loop = asyncio.get_running_loop()
         kind = _KINDS[wanted.protocol]
         try:
-            found = await loop.getaddrinfo(wanted.host, wanted.port, type=kind)
+            found = await loop.run_in_executor(
+                _lookups(), partial(socket.getaddrinfo, wanted.host, wanted.port, type=kind)
+            )
         except (OSError, UnicodeError) as error:
             raise _RefusedError(f"can't be looked up: {error}", is_denied=False) from None
+        policy = self._policy()  # a lookup takes its time
         reason, is_denied = "it has no address", False
         for family, _, _, _, address in found:
             literal = str(address[0]).partition("%")[0]
@@ -99,7 +117,9 @@ class Connector:
                 await loop.sock_connect(opened, address)
             except OSError as error:
                 opened.close()
-                reason, is_denied = f"{literal}: {error.strerror or error}", False
+                # asyncio's own text says what was tried, not why it failed
+                why = os.strerror(error.errno) if error.errno else str(error)
+                reason, is_denied = f"{literal}: {why}", False
                 continue
             except BaseException:
                 opened.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from limpet.store.database import Event
@@ -49,8 +49,16 @@ class Events:
             event = dataclasses.replace(event, count=last.count + 1)
             self._unwritten.pop()
             self._events.pop()
+        if len(self._events) == _KEPT:
+            self._events.remove(self._oldest_of_the_busiest())
         self._events.append(event)
         self._unwritten.append(event)
+
+    def _oldest_of_the_busiest(self) -> Event:
+        """The event to forget: who has most of them must not push others out."""
+        counts = Counter((event.kind, event.namespace, event.name) for event in self._events)
+        [(busiest, _)] = counts.most_common(1)
+        return next(e for e in self._events if (e.kind, e.namespace, e.name) == busiest)
 
     def flush(self) -> None:
         """Write what is new. Raises the store's error; nothing is forgotten then."""

@@ -158,6 +158,7 @@ class Launcher:
                 self._agent.close()
             for listening in self._kept.values():
                 listening.close()
+            _let_go_of_terminal()
             code = 1
             try:
                 self._run_zygote(theirs)
@@ -272,3 +273,15 @@ def _keep_memory_private() -> None:
         disable_core_dumps()
     else:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _let_go_of_terminal() -> None:
+    """Read nothing from a terminal that the node was started in, and only print to it."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for stream in (1, 2):
+        if os.isatty(stream):
+            write_only = os.open(f"/proc/self/fd/{stream}", os.O_WRONLY | os.O_NOCTTY)
+            os.dup2(write_only, stream)
+            os.close(write_only)

@@ -107,3 +107,11 @@ def _refusal(name: str, listener: Listener, error: OSError) -> PlanError:
             "AddressUnavailable", f"this device has no address {listener.host} to open {name} on"
         )
     return PlanError("ListenFailed", f"can't listen on {name}: {error.strerror}")
+
+
+def revive(listening: socket.socket) -> bool:
+    """Make a socket listen again that was shut down by somebody who shares it; whether it had to be."""
+    if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    listening.listen(_BACKLOG)
+    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from typing import TYPE_CHECKING
 
 from limpet.engine.protocol import ModuleInfo
@@ -140,7 +141,7 @@ class Modules:
         """Run a process to its end; return its answer, or how it ended without one."""
         self._serial += 1
         done: asyncio.Future[ExitInfo] = asyncio.get_running_loop().create_future()
-        answers: list[Message] = []
+        answers: deque[Message] = deque(maxlen=1)  # its last word is the answer
 
         def on_exit(_process: Process, info: ExitInfo) -> None:
             if not done.done():

@@ -7,6 +7,7 @@ because the first time in a process copies pages, and a cold start has no time f
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def _compile(engine: Engine) -> int:
 
     A process that has compiled must not fork compilers later: the compiler's threads do not survive it.
     """
-    artifact = os.memfd_create("limpet-rehearsal", os.MFD_CLOEXEC)
+    artifact = os.memfd_create("limpet-rehearsal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -85,4 +86,7 @@ def _compile(engine: Engine) -> int:
     _, status = os.waitpid(pid, 0)
     if status != 0:
         raise RuntimeError(f"the engine can't compile the rehearsal's guest: wait status {status}")
+    # Every worker inherits it, and the next spare, of another app, executes it.
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(artifact, fcntl.F_ADD_SEALS, seals)
     return artifact

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, replace
@@ -32,6 +33,20 @@ if TYPE_CHECKING:
     from limpet.worker.limits import Groups, SharedGroup
 
 _STATUS_PATIENCE_SECONDS = 0.5
+_MESSAGES_AT_ONCE = 4
+# What a worker may give as its reason: an OutcomeKind, or its own endings.
+_SAID_REASONS = frozenset(
+    {
+        "Trap",
+        "OOMKilled",
+        "DeadlineExceeded",
+        "Interrupted",
+        "LoadFailed",
+        "Idle",
+        "Drained",
+        "Error",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,7 @@ class Process:
         self.pid: int | None = None
         self.spawned_at = time.monotonic()
         self.finished: Finished | None = None
+        self._verdict: Finished | None = None  # ours; what the process says of itself is `finished`
         self._channel: Channel | None = channel
         self._on_message = on_message
         self._on_exit = on_exit
@@ -122,8 +138,11 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    def _read(self) -> None:
-        while self._channel is not None:
+    def _read(self, most: int = _MESSAGES_AT_ONCE) -> None:
+        """Take messages, so few at once that others get their turn; the rest is still readable then."""
+        for _ in range(most):
+            if self._channel is None:
+                return
             try:
                 received = self._channel.receive()
             except BlockingIOError:
@@ -131,7 +150,7 @@ class Process:
             except MessageError as error:
                 # A worker that breaks the protocol is not asked again.
                 self._close_channel()
-                self.finished = Finished("Error", 1, f"ended for breaking the protocol: {error}", 0)
+                self._verdict = Finished("Error", 1, f"ended for breaking the protocol: {error}", 0)
                 self.kill()
                 return
             if received is None:
@@ -156,7 +175,7 @@ class Process:
             except ProcessLookupError:
                 pass  # it is over already; its status is on the way
             except OSError as error:
-                self.finished = Finished(
+                self._verdict = Finished(
                     "Error", 1, f"its limits can't be put in force: {error}", 0
                 )
                 self._close_channel()  # without work it ends
@@ -181,8 +200,12 @@ class Process:
 
     def set_status(self, status: int, peak_bytes: int) -> None:
         """Learn how the process ended."""
-        self._read()  # its last words come before its death
-        info = classify_exit(status, self.finished, peak_bytes=peak_bytes)
+        self._read(
+            sys.maxsize
+        )  # its last words come before its death, and no more than fit the socket
+        # What a process says of itself doesn't count when it was killed.
+        said = self.finished if os.WIFEXITED(status) else None
+        info = classify_exit(status, self._verdict or said, peak_bytes=peak_bytes)
         if self.group is not None:
             info = _learn_from_group(info, self.group)
         self._end(info)
@@ -433,7 +456,8 @@ def classify_exit(status: int, finished: Finished | None, *, peak_bytes: int = 0
                 exit_code=finished.exit_code,
                 **common,  # type: ignore[arg-type]
             )
-        return ExitInfo(reason=finished.reason, message=finished.message, exit_code=1, **common)  # type: ignore[arg-type]
+        reason = finished.reason if finished.reason in _SAID_REASONS else "Error"
+        return ExitInfo(reason=reason, message=finished.message[:2000], exit_code=1, **common)  # type: ignore[arg-type]
     if code == -signal.SIGSYS:
         return ExitInfo(
             reason="SystemCallDenied",
