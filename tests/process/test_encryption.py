@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from running_node import RunningNode, ask, is_alive, wait_for
 from test_starting import run_node
-from workloads import command_app, config_map, http_app, secret
+from workloads import claim, command_app, config_map, http_app, secret
 
 from limpet.cli.passphrase import new_stretching, stretch
 from limpet.errors import LimpetError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+needs_loop_devices = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
+    reason="needs root and loop devices",
+)
 PASSPHRASE = b"correct horse battery staple"
 MARKS = {
     "secret": "planted-in-a-secret-77",
@@ -207,6 +212,30 @@ def test_keys_are_rotated_while_apps_run(fresh_node: RunningNode) -> None:
     assert run_node(*where(node))[0] == 2
     key_file(node).write_bytes(new)
     node.start()
+
+
+@needs_loop_devices
+def test_volumes_are_encrypted_anew_at_the_start_after_a_rotation(fresh_node: RunningNode) -> None:
+    node = fresh_node
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "kept"}}
+    app = http_app("keeper", "fill_volume", mounts={"/data": "data"}, volumes=[volume])
+    node.apply(claim("kept"), app)
+    node.wait_ready("keeper")
+    assert ask(node.port("keeper"), "/?mb=2").body.endswith(b"errno 0\n")
+    identity = node.data / "volumes" / "default" / "kept" / "volume.json"
+    before = json.loads(identity.read_bytes())
+    assert limpet(node, "key", "rotate").returncode == 0
+    assert json.loads(identity.read_bytes()) == before
+    node.stop()
+
+    node.start()
+    status = node.wait_ready("keeper")
+    after = json.loads(identity.read_bytes())
+    assert after["generation"] == before["generation"] + 1
+    assert after["id"] != before["id"]
+    assert status["volumes"][0]["usage"]["used_bytes"] >= 2 << 20
+    assert [path.name for path in identity.parent.parent.iterdir()] == ["kept"]
+    assert node.events("keeper", "VolumeReencrypted")
 
 
 def test_a_kill_while_keys_are_rotated_loses_nothing(fresh_node: RunningNode) -> None:

@@ -12,7 +12,7 @@ from limpet.cli.render import write_fields, write_json
 from limpet.cli.terminal import StatusLine, warning
 
 if TYPE_CHECKING:
-    from limpet.api.client import Json
+    from limpet.api.answers import Json
 
 _ROTATE_SECONDS = 600.0
 
@@ -67,7 +67,7 @@ def rotate(
 ) -> None:
     """Make a new node key and a new unlock key, and encrypt state and logs anew.
 
-    Apps run on. Volumes keep the key that they were made with. A kill or a power cut at any point
+    Apps run on. Volumes are encrypted anew when the node starts next. A kill or a power cut at any point
     leaves keys that open everything.
     """
     client = connect(socket, timeout_seconds=_ROTATE_SECONDS)
@@ -104,7 +104,9 @@ def _write_rotation(told: Json) -> None:
         )
     verb = "would be" if told["dry_run"] else "are"
     click.echo(f"{' and '.join(told['encrypted_anew'])} {verb} encrypted anew")
-    click.echo("volumes keep the key that they were made with until they are rewritten")
+    click.echo(
+        "volumes are encrypted anew when the node starts next, if the disk has room for a copy"
+    )
     if told["source"] == "file" and not told["dry_run"]:
         click.echo(f"back up {told['where']}: the old copy no longer opens this node's data")
     for problem in told["problems"]:

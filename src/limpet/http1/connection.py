@@ -435,7 +435,7 @@ class HttpConnection:
             self._keeps_alive,
             self._sink,
         )
-        self._latest = None if body else request
+        self._latest = None if body or self._sink is not None else request
         self._count += 1
         self._reset()
         self._hand_out(request)

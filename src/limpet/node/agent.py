@@ -160,7 +160,7 @@ class Agent:
         self.events.load()
         self._adopt_plain_logs()
         self._load()
-        self._volumes.remove_retired()
+        self._volumes.remove_leftovers()
         self._launcher.set_blocking(False)
         loop.add_reader(self._launcher.fileno(), self._read_launcher)
         await api.start(self.settings.node.socket_path)

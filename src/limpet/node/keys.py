@@ -109,7 +109,7 @@ class NodeKeys:
             "new_unlock_key": changes_unlock_key,
             "encrypted_anew": ["state", "logs"],
             "made_again_when_needed": ["artifacts"],
-            "kept_until_rewritten": ["volumes"],
+            "encrypted_anew_at_next_start": ["volumes"],
             "problems": problems,
         }
 

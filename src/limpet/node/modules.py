@@ -147,15 +147,17 @@ class Modules:
             if not done.done():
                 done.set_result(info)
 
-        process = self._zygote.spawn(
-            f"{role}-{self._serial}",
-            role,
-            [config, *descriptors],
-            limits=_LIMITS[role],
-            on_message=lambda _process, message: answers.append(message),
-            on_exit=on_exit,
-        )
-        os.close(config)
+        try:
+            process = self._zygote.spawn(
+                f"{role}-{self._serial}",
+                role,
+                [config, *descriptors],
+                limits=_LIMITS[role],
+                on_message=lambda _process, message: answers.append(message),
+                on_exit=on_exit,
+            )
+        finally:
+            os.close(config)
         try:
             info = await asyncio.wait_for(done, seconds)
         except TimeoutError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from limpet.manifest.model import Probe
-    from limpet.node.apps import Worker
+    from limpet.node.workers import Worker
     from limpet.worker.messages import ProbeResult
 
 

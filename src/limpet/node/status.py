@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from limpet.linux.cgroup import Usage as GroupUsage
     from limpet.node.agent import Agent
-    from limpet.node.apps import AppRuntime, Slot, Worker
+    from limpet.node.apps import AppRuntime
+    from limpet.node.workers import Slot, Worker
     from limpet.provision.facilities import Standing
     from limpet.store.images import Usage as VolumeUsage
     from limpet.worker.supervisor import ExitInfo

@@ -8,13 +8,14 @@ node says so. Guests get open directories whose `..` leads nowhere.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from limpet.errors import LimpetError
+from limpet.errors import LimpetError, UnavailableError
 from limpet.node.mounts import mounts_directory
 from limpet.provision.facilities import VolumeSupport, try_volumes
 from limpet.store.files import make_directory, write_atomically
@@ -28,17 +29,26 @@ if TYPE_CHECKING:
     from limpet.store.images import Usage, VolumeImage
 
 
-_RETIRED = ".retired-"  # no claim can have such a name
+# No claim can have such names.
+_RETIRED = ".retired-"
+_REWRITTEN = ".rewritten-"
 _IDENTITY = "volume.json"
 _KEY_BYTES = 64
 
 
+class VolumeIdentityError(UnavailableError):
+    """The file that tells a volume's key is not what the node wrote."""
+
+    reason = "VolumeIdentityDamaged"
+
+
 @dataclass(slots=True)
 class _Open:
-    """A folder that guests can be given; `image` None for one that is plain."""
+    """A folder that guests can be given: of an image, of a file system in memory, or a plain one."""
 
     descriptor: int
     image: VolumeImage | None = None
+    memory: Path | None = None
     size_bytes: int = 0
 
 
@@ -86,10 +96,21 @@ class Volumes:
         for folder, mount in self._folders(key, mounts):
             async with self._busy:
                 found = self._open.get(folder)
-                if found is None or found.size_bytes < (mount.size_bytes or 0):
-                    if found is not None:
-                        await asyncio.to_thread(self._close, self._open.pop(folder))
+                if found is None:
                     self._open[folder] = await self._make(folder, key, mount)
+                elif found.size_bytes < (mount.size_bytes or 0):
+                    await self._grow(folder, key, mount)
+
+    async def _grow(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
+        """Open a folder anew, larger; when that can't be, as it was, for the guests that start next."""
+        found = self._open.pop(folder)
+        await asyncio.to_thread(self._close, found)
+        try:
+            self._open[folder] = await self._make(folder, key, mount)
+        except LimpetError:
+            as_it_was = replace(mount, size_bytes=found.size_bytes)
+            self._open[folder] = await self._make(folder, key, as_it_was)
+            raise
 
     async def _make(self, folder: Path, key: AppKey, mount: PlannedMount) -> _Open:
         if mount.kind == "Files":
@@ -97,27 +118,37 @@ class Volumes:
         if mount.medium == "Memory" and self._mounts.is_mount():
             return await asyncio.to_thread(self._open_memory, folder, mount)
         support = self._support or VolumeSupport(volumes=False, encryption=False)
-        if support.volumes or (folder / "volume.img").exists():
+        is_image = (folder / "volume.img").exists()
+        is_plain = (folder / "data").is_dir()  # made when the device could do no better: it stays
+        if is_image or (support.volumes and not is_plain):
             name = f"{key.namespace}/{mount.source}"
             return await asyncio.to_thread(
                 self._open_image, folder, mount, name, is_encrypted=support.encryption
             )
-        return _Open(self._confine(_open_folder(_open_to_guests(make_directory(folder / "data")))))
+        plain = _open_to_guests(make_directory(make_directory(folder) / "data"))
+        return _Open(self._confine(_open_folder(plain)), size_bytes=mount.size_bytes or 0)
 
     def _open_image(
         self, folder: Path, mount: PlannedMount, name: str, *, is_encrypted: bool
     ) -> _Open:
-        from limpet.store.images import VolumeImage
-
         make_directory(folder)
         generation = self._keys.keyring.generation if is_encrypted else 0
+        size_bytes = mount.size_bytes or 0
         identity = _read_identity(folder, generation)
+        if 0 < identity.generation < generation:
+            self._encrypt_anew(folder, size_bytes, name)
+            identity = _read_identity(folder, generation)
+        image = self._image(folder, identity, size_bytes, name)
+        return _Open(self._confine(image.open()), image, size_bytes=size_bytes)
+
+    def _image(self, folder: Path, identity: _Identity, size_bytes: int, name: str) -> VolumeImage:
+        from limpet.store.images import VolumeImage
+
         key = None
         if identity.generation:
             purpose = f"volume/{identity.id}"
             key = self._keys.keyring.derive(purpose, _KEY_BYTES, generation=identity.generation)
-        size_bytes = mount.size_bytes or 0
-        image = VolumeImage(
+        return VolumeImage(
             folder,
             self._mounts / "volumes" / identity.id,
             size_bytes=size_bytes,
@@ -125,7 +156,30 @@ class Volumes:
             name=name,
             report=lambda message: self._report("VolumeRepaired", message),
         )
-        return _Open(self._confine(image.open()), image, size_bytes)
+
+    def _encrypt_anew(self, folder: Path, size_bytes: int, name: str) -> None:
+        """Exchange a volume of an earlier node key for a copy with a key of the newest.
+
+        Not while guests of a node that died still write to it. What fails is tried again when the
+        volume is opened next; until then the earlier key opens it.
+        """
+        from limpet.store.rewriting import copy_volume, exchange, is_in_use
+
+        if is_in_use(folder / "volume.img"):
+            return
+        staged = folder.with_name(f"{_REWRITTEN}{folder.name}")
+        try:
+            _remove_tree(staged)
+            make_directory(staged)
+            generation = self._keys.keyring.generation
+            copy = self._image(staged, _read_identity(staged, generation), size_bytes, name)
+            copy_volume(self._image(folder, _read_identity(folder, 0), size_bytes, name), copy)
+            exchange(staged, folder)
+            self._report("VolumeReencrypted", f"volume {name} has a key of generation {generation}")
+        except (LimpetError, OSError) as error:
+            self._report("VolumeNotReencrypted", f"volume {name} keeps its key for now: {error}")
+        finally:
+            _remove_tree(staged)
 
     def _open_memory(self, folder: Path, mount: PlannedMount) -> _Open:
         from limpet.linux import mount as linux
@@ -137,7 +191,7 @@ class Volumes:
         if linux.find_mount(target) is not None:
             flags |= linux.MS_REMOUNT
         linux.mount("limpet", target, "tmpfs", flags=flags, data=f"size={size_bytes},mode=0777")
-        return _Open(self._confine(_open_folder(target)), None, size_bytes)
+        return _Open(self._confine(_open_folder(target)), memory=target, size_bytes=size_bytes)
 
     def _confine(self, descriptor: int) -> int:
         """Return the folder as a mount of its own, if that can be: `..` ends there."""
@@ -147,6 +201,9 @@ class Volumes:
             confined = confine_directory(descriptor)
         except PermissionError:
             return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         try:
             return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=confined)
@@ -157,8 +214,11 @@ class Volumes:
         """Return one open directory per mount that was prepared; the caller closes them."""
         opened: list[int] = []
         try:
-            for folder, _ in self._folders(key, mounts):
-                opened.append(os.dup(self._open[folder].descriptor))
+            for folder, mount in self._folders(key, mounts):
+                found = self._open.get(folder)
+                if found is None:
+                    raise FileNotFoundError(errno.ENOENT, f"volume {mount.source} is not open")
+                opened.append(os.dup(found.descriptor))
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
@@ -219,15 +279,27 @@ class Volumes:
         for folder in self._claims.glob(f"*/{_RETIRED}*"):
             self._remove(folder)
 
+    def remove_leftovers(self) -> None:
+        """Remove what a node that was killed has left half done. For the start of a node."""
+        self.remove_retired()
+        for folder in (
+            *self._claims.glob(f"*/{_REWRITTEN}*"),
+            *self._apps.glob(f"*/*/empty/{_REWRITTEN}*"),
+        ):
+            _remove_tree(folder)
+
     def close(self) -> None:
         """Unmount everything; no guest is left."""
         for opened in self._open.values():
             self._close(opened)
+            _remove_memory(opened)
         self._open.clear()
 
     def _remove(self, folder: Path) -> None:
         for path in [path for path in self._open if path.is_relative_to(folder)]:
-            self._close(self._open.pop(path))
+            opened = self._open.pop(path)
+            self._close(opened)
+            _remove_memory(opened)
         _remove_tree(folder)
 
     def _close(self, opened: _Open) -> None:
@@ -248,13 +320,31 @@ class _Identity:
 
 
 def _read_identity(folder: Path, generation: int) -> _Identity:
-    """Return a volume's identity, made before the volume is; `generation` is for a new one."""
+    """Return a volume's identity, made before the volume is; `generation` is for a new one.
+
+    Raises VolumeIdentityError.
+    """
     path = folder / _IDENTITY
     if path.exists() and (folder / "volume.img").exists():
-        return _Identity(**json.loads(path.read_bytes()))
+        try:
+            return _Identity(**json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise VolumeIdentityError(
+                f"{path} is damaged, and without it nobody can tell the volume's key: restore it "
+                "from a backup, or remove the claim and what is in it"
+            ) from error
     identity = _Identity(os.urandom(16).hex(), generation)
     write_atomically(path, json.dumps(asdict(identity)).encode())
     return identity
+
+
+def _remove_memory(opened: _Open) -> None:
+    """Take a file system in memory away; it goes, with what is in it, when no guest uses it."""
+    if opened.memory is not None:
+        from limpet.linux import mount
+
+        mount.unmount(opened.memory, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+        opened.memory.rmdir()
 
 
 def _open_folder(folder: Path) -> int:

@@ -29,7 +29,8 @@ class SharedGroup:
         self._group = group
         self._groups = groups
         self._members = 0
-        self.oom_kills_seen = 0
+        self._seen_kills = 0
+        self._untold_kills = 0
 
     def enter(self) -> SharedGroup:
         """Take note that a process will share the limits; return self."""
@@ -54,10 +55,18 @@ class SharedGroup:
         """Read what its processes used. Raises OSError."""
         return self._group.usage()
 
-    def take_oom_kills(self) -> int:
-        """Return how many processes the kernel has killed for memory since this was asked last."""
-        seen, self.oom_kills_seen = self.oom_kills_seen, self._group.oom_kills()
-        return self.oom_kills_seen - seen
+    def take_oom_kill(self) -> bool:
+        """Whether the kernel has killed a process for memory, asked for each that SIGKILL ended.
+
+        v2 counts one process twice when it ends the whole group, so no more are told of than there were.
+        """
+        kills = self._group.oom_kills()
+        self._untold_kills = min(self._untold_kills + kills - self._seen_kills, self._members)
+        self._seen_kills = kills
+        if self._untold_kills <= 0:
+            return False
+        self._untold_kills -= 1
+        return True
 
 
 class Groups:

@@ -250,15 +250,18 @@ _FILES: Mapping[str, Alternatives] = _always(
     "preadv pwritev preadv2 pwritev2 faccessat faccessat2 fstatfs"
 )
 
-# Connections that the process opens itself.
+# Connections that the process opens itself, over the internet protocols.
 _CONNECTING: Mapping[str, Alternatives] = {
     **_always(
         "connect bind recvfrom sendto sendmsg sendmmsg recvmmsg getsockname getpeername getsockopt"
     ),
-    "socket": _number(0, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK),
+    "socket": _number(0, socket.AF_INET, socket.AF_INET6),
     "setsockopt": ALWAYS,
     "shutdown": ALWAYS,
 }
+
+# Asking the device's resolver, and which addresses it has.
+_RESOLVING: Mapping[str, Alternatives] = {"socket": _number(0, socket.AF_UNIX, socket.AF_NETLINK)}
 
 # Reading the device's own files: resolver settings, certificates, modules of Python.
 _READING: Mapping[str, Alternatives] = _always(
@@ -292,6 +295,7 @@ FETCH = _role(
     "fetch",
     _MESSAGES,
     _CONNECTING,
+    _RESOLVING,
     _READING,
     _always("fsync ftruncate"),
     needs_network=True,

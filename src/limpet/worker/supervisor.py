@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -89,6 +90,7 @@ class Process:
         self._on_message = on_message
         self._on_exit = on_exit
         self._pidfd: int | None = None
+        self._killed_by: int | None = None
         self._is_over = False
         self._held: list[tuple[Message, list[int]]] = []
         channel.set_blocking(False)
@@ -133,7 +135,9 @@ class Process:
         return True
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal. A pidfd can't hit another process that got the same number."""
+        """Send a signal, once the process exists. A pidfd can't hit another that got its number."""
+        if self.pid is None:
+            self._killed_by = number
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
@@ -188,6 +192,8 @@ class Process:
         except ProcessLookupError:
             return  # it is over already; its status is on the way
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+        if self._killed_by is not None:
+            self.kill(self._killed_by)
 
     def _on_death(self) -> None:
         self._close_pidfd()
@@ -305,24 +311,34 @@ class Zygote:
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
-        ours, theirs = Channel.pair()
+        with contextlib.ExitStack() as on_failure:
+            if group is not None:
+                on_failure.callback(group.enter().leave)
+            uid = self._take_uid()
+            ours, theirs = Channel.pair()
+            on_failure.pop_all()
         process = Process(name, ours, on_message=on_message, on_exit=on_exit)
-        process.group = group.enter() if group is not None else None
-        process.uid = self._take_uid()
+        process.group = group
+        process.uid = uid
         control = os.dup(theirs.fileno())
         theirs.close()
         self._send(process, Spawn(name, role, process.uid), [control])
         return process
 
     def _take_uid(self) -> int:
-        """Return the next number that no living process has."""
-        living = [*self._running.values(), *self._starting.values()]
+        """Return the next number that no living process has. Raises OSError when there is none."""
+        waiting = (process for process, _, _ in self._waiting)
+        living = (*self._running.values(), *self._starting.values(), *waiting)
         taken = {process.uid for process in living}
-        while True:
+        for _ in self._uids:
             self._next_uid += 1
             uid = self._uids[self._next_uid % len(self._uids)]
             if uid not in taken:
                 return uid
+        raise OSError(
+            errno.EAGAIN,
+            f"all {len(self._uids)} users are taken: raise sandbox.uids in the settings",
+        )
 
     def take_worker(
         self,
@@ -340,8 +356,12 @@ class Zygote:
         shared = beside.group if beside is not None else None
         spare, self._spare = self._spare, None
         if spare is not None:
+            try:
+                spare.change_limits(limits, shared)
+            except OSError:
+                spare.send(Drain())  # nobody knows it any more
+                raise
             spare.hand_over(on_message=on_message, on_exit=on_exit)
-            spare.change_limits(limits, shared)
             return spare
         group = shared or self.groups.make("app", limits)
         return self._spawn_worker("app", group, on_message, on_exit)
@@ -481,11 +501,11 @@ def classify_exit(status: int, finished: Finished | None, *, peak_bytes: int = 0
 def _learn_from_group(info: ExitInfo, group: SharedGroup) -> ExitInfo:
     """Tell whether the kernel killed a process for its memory limit, and how much there was."""
     try:
-        was_killed = group.take_oom_kills() > 0
+        was_killed = info.signal == "SIGKILL" and group.take_oom_kill()
         peak_bytes = group.usage().memory_peak_bytes or info.peak_bytes
     except OSError:
         return info  # the group is gone: somebody else tidied up
-    if was_killed and info.signal == "SIGKILL":
+    if was_killed:
         message = (
             "killed by the kernel at its memory limit, with "
             f"{peak_bytes / (1 << 20):.1f} MiB in use"

@@ -49,7 +49,7 @@ class FakeClient:
             "new_unlock_key": self.source != "credential",
             "encrypted_anew": ["state", "logs"],
             "made_again_when_needed": ["artifacts"],
-            "kept_until_rewritten": ["volumes"],
+            "encrypted_anew_at_next_start": ["volumes"],
             "problems": ["the logs are busy"],
         }
 
@@ -85,7 +85,7 @@ def test_a_rotation_says_what_it_did(connected, limpet_):
     result = limpet_("key", "rotate")
     assert client.calls == [{"dry_run": False}]
     assert "the node key has generation 3" in result.stdout
-    assert "volumes keep the key" in result.stdout
+    assert "volumes are encrypted anew when the node starts next" in result.stdout
     assert "back up /etc/limpet/node.key" in result.stdout
     assert "the logs are busy" in result.stderr
     assert json.loads(limpet_("key", "rotate", "-o", "json").stdout)["generation"] == 3

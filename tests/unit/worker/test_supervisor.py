@@ -42,6 +42,8 @@ def exited(code):
         (exited(1), Finished("OOMKilled", 0, "m", 9), "OOMKilled", "m", 1, None),
         (exited(1), Finished("DeadlineExceeded", 0, "m", 9), "DeadlineExceeded", "m", 1, None),
         (exited(1), Finished("LoadFailed", 1, "m", 0), "LoadFailed", "m", 1, None),
+        (exited(1), Finished("SystemCallDenied", 1, "m", 0), "Error", "m", 1, None),
+        (exited(1), Finished("Trap", 0, "m" * 5000, 9), "Trap", "m" * 2000, 1, None),
         (signal.SIGKILL, None, "Signal", "killed by SIGKILL", None, "SIGKILL"),
         (signal.SIGSEGV | 128, None, "Signal", "killed by SIGSEGV", None, "SIGSEGV"),
         (
@@ -158,9 +160,7 @@ def unlimited(uids=UIDS):
 
 def spawn(zygote, descriptors=(), *, name="a#1", limits=None):
     ends = Ends()
-    process = zygote.spawn(
-        name, "app", descriptors, limits=limits or Limits(), **ends.callbacks()
-    )
+    process = zygote.spawn(name, "app", descriptors, limits=limits or Limits(), **ends.callbacks())
     return process, ends
 
 
@@ -283,6 +283,23 @@ def test_last_words_count_even_when_they_come_with_the_end():
     play(scene)
 
 
+def test_last_words_do_not_count_when_the_process_was_killed():
+    async def scene():
+        zygote = unlimited()
+        fake = FakeZygote(zygote)
+        _, ends = spawn(zygote)
+        _, worker = await fake.receive()
+        fake.send(Spawned("a#1", NO_PROCESS))
+        worker.send(Finished("Exit", 0, "", 0))
+        worker.close()
+        fake.send(Exited(NO_PROCESS, signal.SIGSYS, 0))
+        assert (await ends.info).reason == "SystemCallDenied"
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
 def test_a_process_that_can_not_be_forked_is_said_to_be_so():
     async def scene():
         zygote = unlimited()
@@ -351,6 +368,23 @@ def test_a_process_that_breaks_the_protocol_is_killed():
         assert info.reason == "Error"
         assert "breaking the protocol" in info.message
         worker.close()
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_kill_holds_for_a_process_that_is_not_confirmed_yet():
+    async def scene():
+        zygote = unlimited()
+        fake = FakeZygote(zygote)
+        process, ends = spawn(zygote)
+        process.kill()
+        child, worker = await place(fake, process)
+        assert await child.wait() == -signal.SIGKILL
+        worker.close()
+        fake.send(Exited(child.pid, signal.SIGKILL, 0))
+        assert (await ends.info).reason == "Signal"
         zygote.detach()
         fake.close()
 
@@ -466,13 +500,32 @@ def test_no_two_living_processes_have_the_same_user():
             _, end = await fake.receive()
             end.close()
             found.append(newcomer.uid)
-        assert sorted(found) == sorted([last, process.uid]), "a number is free when its user has ended"
+        assert sorted(found) == sorted([last, process.uid]), (
+            "a number is free when its user has ended"
+        )
         zygote.detach()
         fake.close()
         for _, _, worker in started:
             worker.close()
         for pid in (NO_PROCESS, NO_PROCESS + 2):
             zygote.on_exited(Exited(pid, exited(0), 0))
+
+    play(scene)
+
+
+def test_more_processes_than_users_are_refused():
+    async def scene():
+        zygote = unlimited(range(300_000, 300_002))
+        spawn(zygote, name="a#1")  # waits for a zygote: its number is taken all the same
+        spawn(zygote, name="a#2")
+        with pytest.raises(OSError, match="users are taken"):
+            spawn(zygote, name="a#3")
+        fake = FakeZygote(zygote)
+        for _ in range(2):
+            _, worker = await fake.receive()
+            worker.close()
+        zygote.detach()
+        fake.close()
 
     play(scene)
 
@@ -607,6 +660,33 @@ def test_the_kernel_s_kill_for_memory_is_told(groups):
     play(scene)
 
 
+def test_the_kernel_s_kill_is_told_of_the_worker_that_it_hit(groups):
+    need_controller(groups, "memory")
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        first, first_ends = take(zygote, Limits(memory_bytes=32 << 20))
+        message, first_worker = await fake.receive()
+        hog = await start_child(
+            sys.executable, "-c", "import sys; sys.stdin.read(1); b'x' * (256 << 20)"
+        )
+        fake.send(Spawned(message.worker, hog.pid))
+        await until(lambda: first.pid is not None)
+        second, second_ends = take(zygote, beside=first)
+        child, worker = await place(fake, second)
+        hog.stdin.write(b"x")
+        await hog.wait()
+        assert (await finish(fake, child, worker, second_ends)).is_success
+        first_worker.close()
+        fake.send(Exited(hog.pid, signal.SIGKILL, 1))
+        assert (await first_ends.info).reason == "OOMKilled"
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
 def test_another_kill_is_not_blamed_on_memory(groups):
     async def scene():
         zygote = Zygote(groups, UIDS)
@@ -654,6 +734,29 @@ def test_a_spare_gets_the_limits_of_the_app_that_it_is_given_to(groups):
         await until(lambda: ends.messages == [Ready(1.0)])
         assert (await finish(fake, child, worker, ends)).is_success
         assert names(groups) == []
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_a_spare_whose_limits_are_refused_is_let_go(groups):
+    need_controller(groups, "pids")
+
+    async def scene():
+        zygote = Zygote(groups, UIDS)
+        fake = FakeZygote(zygote)
+        zygote.keep_spare(is_wanted=True)
+        spare = zygote._spare
+        child, worker = await place(fake, spare)
+        with pytest.raises(CgroupFileError):
+            take(zygote, Limits(pids=1 << 40))
+        assert await heard(worker) == (Drain(), [])
+        child.stdin.close()
+        await child.wait()
+        worker.close()
+        fake.send(Exited(child.pid, exited(0), 0))
+        await until(lambda: names(groups) == [])
         zygote.detach()
         fake.close()
 

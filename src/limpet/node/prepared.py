@@ -1,0 +1,63 @@
+"""What a start of an app needs, made of its plan before anybody asks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from limpet.linux.cgroup import Limits
+from limpet.worker.config import WorkerConfig
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from limpet.plan import Plan
+    from limpet.settings import Settings
+    from limpet.store.modules import Artifact
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a start needs, ready before anybody asks: a cold start only sends it to the zygote."""
+
+    plan: Plan
+    artifact: Artifact
+    sockets: Sequence[socket.socket]
+    config: int
+
+    def close(self) -> None:
+        """Release what is this app's own."""
+        os.close(self.config)
+
+
+def kernel_limits(plan: Plan) -> Limits:
+    """Return what the kernel is to hold each replica to."""
+    app = plan.app
+    return Limits(cpu_cores=app.cpu_cores, memory_bytes=app.memory_bytes, pids=app.pids)
+
+
+def worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
+    """Return what each worker is told at its start."""
+    app = plan.app
+    return WorkerConfig(
+        app=str(plan.key),
+        worker=plan.key.name,
+        engine=plan.engine,
+        trigger=app.trigger.value,
+        memory_bytes=plan.guest_memory_bytes,
+        args=plan.args,
+        env=plan.env,
+        preopens=tuple((mount.path, mount.is_read_only) for mount in plan.mounts),
+        listeners=len(plan.listeners),
+        deadline_seconds=app.deadline_seconds,
+        path=app.http.path,
+        methods=app.http.methods,
+        queue=app.http.queue,
+        max_body_bytes=app.http.max_body_bytes,
+        max_response_bytes=app.http.max_response_bytes,
+        idle_timeout_seconds=app.http.idle_timeout_seconds,
+        passes_authorization=app.http.passes_authorization,
+        http=asdict(settings.http),
+    )

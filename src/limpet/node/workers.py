@@ -1,0 +1,55 @@
+"""A worker process as its node knows it, and what is remembered of its place when it has ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from limpet.node.state import WorkerState
+
+if TYPE_CHECKING:
+    from limpet.node.probes import Prober
+    from limpet.plan import Plan
+    from limpet.worker.messages import Stats
+    from limpet.worker.supervisor import ExitInfo, Process
+
+
+@dataclass(slots=True)
+class Worker:
+    """One live worker process."""
+
+    id: int
+    slot: int
+    plan: Plan
+    incarnation: int
+    process: Process
+    state: WorkerState = WorkerState.STARTING
+    started_at: float = field(default_factory=time.time)
+    is_loaded: bool = False
+    ready_at: float | None = None
+    idle_until: float = 0.0
+    is_from_zero: bool = False
+    stats: Stats | None = None
+    prober: Prober | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has had nothing to do for the idle timeout."""
+        return time.monotonic() < self.idle_until
+
+    @property
+    def name(self) -> str:
+        """The name that people see."""
+        return f"{self.plan.key.name}-{self.slot}"
+
+
+@dataclass(slots=True)
+class Slot:
+    """What is remembered of a worker's place between its incarnations."""
+
+    failures: int = 0
+    restarts: int = 0
+    retry_at: float = 0.0
+    last_exit: ExitInfo | None = None
+    is_completed: bool = False
