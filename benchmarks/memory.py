@@ -6,6 +6,7 @@ this while nothing else in Python runs; the anonymous part, no file's pages, can
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -41,12 +42,26 @@ def measure(lab: Lab) -> Result:
         "peer": _measure_peers(lab),
         "limpet": _measure_node(lab),
         "at zero": _measure_at_zero(lab),
+        "other": _measure_other_python(lab),
     }
 
 
-def _measure_node(lab: Lab) -> dict[str, Any]:
+def _measure_other_python(lab: Lab) -> dict[str, Any] | None:
+    """The same node on another interpreter, which OTHER_PYTHON names: what is shared differs."""
+    python = os.environ.get("OTHER_PYTHON")
+    if not python:
+        return None
+    command = [python, "-c", "import platform; print(platform.python_version())"]
+    version = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    node = _measure_node(lab, folder="other", python=python)
+    return {"version": version.stdout.strip(), "limpet": node}
+
+
+def _measure_node(
+    lab: Lab, *, folder: str = "memory", python: str = sys.executable
+) -> dict[str, Any]:
     """A node without apps, with one and with many: each has its own module and has served."""
-    with Node(lab.folder / "memory") as node:
+    with Node(lab.folder / folder, python=python) as node:
         time.sleep(_SETTLE_SECONDS)
         found: dict[str, Any] = {"0": _snapshot(node)}
         for index in range(lab.bounds.idle_apps):
@@ -178,6 +193,13 @@ def tables(result: Result) -> list[Table]:
         ),
         _row("Limpet: the spare worker, there while an app is scaled to zero", zero["spare"]),
     ]
+    other = result["other"]
+    if other is not None:
+        on = f"Limpet on CPython {other['version']}"
+        rows += [
+            _row(f"{on}, no app: the whole node", other["limpet"]["0"]["total"]),
+            _row(f"{on}: each further app", _per_further_app(other["limpet"])),
+        ]
     return [Table("Memory, MiB", ("", "PSS", "of it anonymous"), rows)]
 
 

@@ -31,12 +31,12 @@ _APP_PREFIX = "app:"
 class Node:
     """A node for a `with` block, its data in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
         folder.mkdir()
         self._socket = folder / "s"
         options = ["--data", folder / "data", "--socket", self._socket]
         self._process = Process(
-            [sys.executable, "-P", "-m", "limpet.node", *options],
+            [python, "-P", "-m", "limpet.node", *options],
             log=folder / "node.log",
             environment=node_environment(),
         )

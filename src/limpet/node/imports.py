@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from limpet.worker.immortal import immortalise
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,7 +41,9 @@ def preload() -> None:
         import limpet.telemetry.histogram
         import limpet.worker.config
     del hashlib, limpet
-    freeze()
+    gc.collect()
+    immortalise()
+    gc.freeze()
 
 
 def freeze() -> None:

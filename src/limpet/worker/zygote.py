@@ -18,6 +18,7 @@ from limpet.linux.namespaces import fresh_pid_namespace
 from limpet.linux.process import drop_bounding_set, set_process_name
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.child import run_child
+from limpet.worker.immortal import immortalise
 from limpet.worker.messages import EngineReady, Exited, MessageError, Spawn, Spawned, SpawnFailed
 from limpet.worker.rehearsal import Rehearsal
 from limpet.worker.sandbox import Wall, prepare, survey
@@ -43,6 +44,7 @@ def run_zygote(channel: Channel) -> NoReturn:
     walls = tuple(sorted(forge.walls))
     channel.send(EngineReady(engine.name, engine.version, engine.artifact_key(), walls))
     gc.collect()
+    immortalise()
     gc.freeze()
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)
