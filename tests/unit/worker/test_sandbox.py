@@ -265,9 +265,12 @@ def test_workers_send_to_nobody_else(programs, machine):
 
 
 @pytest.mark.parametrize("role", [FETCH, ROUTER], ids=lambda role: role.name)
-def test_sockets_are_of_the_internet_or_local(programs, machine, role):
-    for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK):
+def test_sockets_are_of_the_internet_and_to_resolve_local(programs, machine, role):
+    local = ALLOW if role is FETCH else KILL_PROCESS
+    for family in (socket.AF_INET, socket.AF_INET6):
         assert verdict(programs[role], machine, "socket", family, 1, 0) == ALLOW
+    for family in (socket.AF_UNIX, socket.AF_NETLINK):
+        assert verdict(programs[role], machine, "socket", family, 1, 0) == local
     for family in (socket.AF_PACKET, socket.AF_VSOCK, socket.AF_ALG, 31):
         assert verdict(programs[role], machine, "socket", family, 1, 0) == KILL_PROCESS
 
