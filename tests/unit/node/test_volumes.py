@@ -369,6 +369,8 @@ def test_volumes_follow_a_rotated_key(tmp_path, keys):
     assert read(data, "file") == b"kept"
     places = [tmp_path / "volumes" / "default" / name / "volume.json" for name in ("data", "new")]
     assert [json.loads(path.read_bytes())["generation"] for path in places] == [2, 2]
+    assert [reason for reason, _ in again.reports] == ["VolumeReencrypted"]
+    again.reports.clear()
     again.close()
 
 
