@@ -7,14 +7,13 @@ Exits with 1, after writing the input to standard error, on anything else.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
-import traceback
 from itertools import count, pairwise
 
 import httptools
+from fuzz_command_line import run
 
 from limpet.http1.connection import ConnectionLimits, HttpConnection
 from limpet.http1.message import Response
@@ -141,19 +140,11 @@ def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, 
     raise AssertionError("unreachable")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    try:
-        done, accepted = fuzz(seed=options.seed, seconds=options.seconds)
-    except Exception:
-        traceback.print_exc()
-        return 1
-    print(f"{done} inputs, {accepted} requests accepted, valid answers only")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        fuzz,
+        description=__doc__,
+        summary=lambda found: (
+            f"{found[0]} inputs, {found[1]} requests accepted, valid answers only"
+        ),
+    )

@@ -7,12 +7,12 @@ Exits with 1, after writing the input to standard error, on anything else.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
-import traceback
 from itertools import count
+
+from fuzz_command_line import run
 
 from limpet.telemetry.histogram import BUCKETS
 from limpet.worker.messages import (
@@ -121,19 +121,9 @@ def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, 
     raise AssertionError("unreachable")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    try:
-        done, accepted = fuzz(seed=options.seed, seconds=options.seconds)
-    except Exception:
-        traceback.print_exc()
-        return 1
-    print(f"{done} packets, {accepted} messages, nothing but MessageError")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        fuzz,
+        description=__doc__,
+        summary=lambda found: f"{found[0]} packets, {found[1]} messages, nothing but MessageError",
+    )

@@ -9,17 +9,17 @@ end of the guest comes out, when a call is slow, and when a descriptor is left o
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
 import sys
 import tempfile
 import time
-import traceback
 from itertools import count
 from pathlib import Path
 from struct import pack_into
+
+from fuzz_command_line import run
 
 from limpet.engine.protocol import Invocation, Preopen
 from limpet.wasi import abi
@@ -244,19 +244,9 @@ def _one_run(rng: random.Random, root: Path, label: str) -> None:
         guest.close()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    try:
-        calls = fuzz(seed=options.seed, seconds=options.seconds)
-    except Exception:
-        traceback.print_exc()
-        return 1
-    print(f"{calls} calls, nothing touched that is not the guest's")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        fuzz,
+        description=__doc__,
+        summary=lambda calls: f"{calls} calls, nothing touched that is not the guest's",
+    )

@@ -18,7 +18,8 @@ from limpet.errors import TemporaryError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from limpet.api.client import AppStatus, Client
+    from limpet.api.answers import AppStatus
+    from limpet.api.client import Client
 
 _WARM_SECONDS = 1.5
 _MAX_WARM_REQUESTS = 2000

@@ -21,7 +21,8 @@ from limpet.cli.terminal import StatusLine, notice, one_line, styled, warning
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limpet.api.client import ApplyResult, AppStatus, Client, Json
+    from limpet.api.answers import ApplyResult, AppStatus, Json
+    from limpet.api.client import Client
     from limpet.cli.manifests import Manifest
 
 _COLOURS = {"created": "green", "configured": "yellow"}

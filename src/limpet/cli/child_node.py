@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from limpet.api.client import Client, NodeNotRunningError
+from limpet.api.client import Client
+from limpet.api.exchange import NodeNotRunningError
 from limpet.cli.terminal import notice
 from limpet.cli.up import node_command, node_environment
 from limpet.errors import TemporaryError, UnavailableError

@@ -20,7 +20,7 @@ from limpet.cli.units import format_age, format_cores, format_size, format_used
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from limpet.api.client import AppStatus, EventInfo, Json, ObjectInfo
+    from limpet.api.answers import AppStatus, EventInfo, Json, ObjectInfo
 
 Rows: TypeAlias = "list[list[Cell]]"
 

@@ -49,7 +49,8 @@ from limpet.cli.units import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limpet.api.client import AppStatus, Client, EventInfo, ExitInfo, Json, ObjectInfo
+    from limpet.api.answers import AppStatus, EventInfo, ExitInfo, Json, ObjectInfo
+    from limpet.api.client import Client
     from limpet.cli.kinds import Kind
 
 _EVENTS = 20

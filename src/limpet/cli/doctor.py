@@ -17,7 +17,7 @@ from limpet.cli.terminal import StatusLine, is_terminal, one_line, styled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from limpet.api.client import Json
+    from limpet.api.answers import Json
     from limpet.provision.finding import Finding
     from limpet.settings import Settings
 
@@ -81,7 +81,7 @@ def _examine(settings: Settings) -> list[Finding]:
 
 def _ask_node(socket: str | None) -> Json:
     """What a node that listens says of itself; whether one does, and why it can't be asked."""
-    from limpet.api.client import NodeNotRunningError
+    from limpet.api.exchange import NodeNotRunningError
     from limpet.errors import LimpetError
 
     told: dict[str, Any] = {"running": True, "problem": None}

@@ -9,14 +9,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from limpet.api.client import ProtocolError
+from limpet.api.answers import ProtocolError
 from limpet.cli.columns import is_failing
 from limpet.cli.kinds import reference
 from limpet.cli.terminal import is_terminal, notice, printable
 from limpet.cli.waiting import AppFailedError, describe_status, is_ended
 
 if TYPE_CHECKING:
-    from limpet.api.client import AppStatus, Client, ExitInfo
+    from limpet.api.answers import AppStatus, ExitInfo
+    from limpet.api.client import Client
 
 _TICK_SECONDS = 0.1
 _STATUS_SECONDS = 0.5

@@ -28,7 +28,8 @@ from limpet.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limpet.api.client import AppStatus, Client, EventInfo, Json, ObjectInfo
+    from limpet.api.answers import AppStatus, EventInfo, Json, ObjectInfo
+    from limpet.api.client import Client
     from limpet.cli.kinds import Kind
 
 _WATCH_SECONDS = 1.0

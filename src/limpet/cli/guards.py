@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from limpet.api.client import AppStatus, Json
+    from limpet.api.answers import AppStatus, Json
 
 _RESOURCES = {"cpu": "CPU", "memory": "memory", "pids": "processes"}
 _SEE = "see `limpet doctor`"

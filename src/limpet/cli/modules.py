@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from limpet.api.client import ApplyItem, Client
+    from limpet.api.answers import ApplyItem
+    from limpet.api.client import Client
     from limpet.cli.manifests import Manifest
     from limpet.cli.terminal import StatusLine
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-    from limpet.api.client import AppStatus, Client
+    from limpet.api.answers import AppStatus
+    from limpet.api.client import Client
     from limpet.cli.manifests import Manifest
     from limpet.cli.run_objects import Object, RunOptions
 
@@ -160,7 +161,7 @@ def _node(
     socket: str | None, *, data: str | None, detach: bool, status: StatusLine
 ) -> Iterator[Client]:
     """The node that listens, else one of our own for as long as the block lasts."""
-    from limpet.api.client import NodeNotRunningError
+    from limpet.api.exchange import NodeNotRunningError
 
     client = connect(socket)
     try:

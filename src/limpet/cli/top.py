@@ -24,7 +24,8 @@ from limpet.cli.watch import watch_tables
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limpet.api.client import AppStatus, Client, Json
+    from limpet.api.answers import AppStatus, Json
+    from limpet.api.client import Client
     from limpet.cli.watch import Table
 
 _WATCH_SECONDS = 2.0

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from limpet.api.client import Json
+    from limpet.api.answers import Json
 
 _MISSING = "-"
 

@@ -19,7 +19,7 @@ def version(*, output: str | None, socket: str | None) -> None:
 
     No running node is no error here: the node is then missing, null in JSON.
     """
-    from limpet.api.client import NodeNotRunningError
+    from limpet.api.exchange import NodeNotRunningError
 
     try:
         node = connect(socket, timeout_seconds=5.0).node()

@@ -13,7 +13,8 @@ from limpet.errors import LimpetError, NotFoundError, TemporaryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from limpet.api.client import ApplyResult, AppStatus, Client
+    from limpet.api.answers import ApplyResult, AppStatus
+    from limpet.api.client import Client
     from limpet.cli.terminal import StatusLine
 
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2)

@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import socket
-import tempfile
 import threading
-import time
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from limpet.api.client import Client, NodeNotRunningError, ProtocolError
+from limpet.api.answers import ProtocolError
+from limpet.api.client import Client
 from limpet.errors import (
     ConflictError,
     DeniedError,
@@ -25,84 +19,9 @@ from limpet.errors import (
     UnavailableError,
 )
 
+from .scripted_peer import chunked, read_request, response
+
 APPS = b'{"items": []}'
-
-
-class Peer:
-    """Answers each connection with the next scripted bytes; a callable answers by itself."""
-
-    def __init__(self, path):
-        self.path = path
-        self.received = []
-        self.answers = []
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(path))
-        self._listening.listen()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def close(self):
-        self.answers.append(None)
-        with socket.socket(socket.AF_UNIX) as last:
-            last.connect(str(self.path))
-        self._thread.join()
-        self._listening.close()
-
-    def _serve(self):
-        while True:
-            connection, _ = self._listening.accept()
-            with connection:
-                answer = self.answers.pop(0)
-                if answer is None:
-                    return
-                if callable(answer):
-                    answer(connection)
-                    continue
-                self.received.append(read_request(connection))
-                with contextlib.suppress(OSError):  # the client may have seen enough
-                    connection.sendall(answer)
-
-
-def read_request(connection):
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65536)
-        if not piece:
-            return data
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0] or 0)
-    while len(body) < length:
-        body += connection.recv(65536)
-    return head + b"\r\n\r\n" + body
-
-
-@pytest.fixture
-def folder():
-    with tempfile.TemporaryDirectory(prefix="limpet-test-") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def peer(folder):
-    scripted = Peer(folder / "s")
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
-def client(folder):
-    return Client(folder / "s", timeout_seconds=2.0)
-
-
-def response(body=b"{}", *, status="200 OK", headers=()):
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def chunked(*pieces, end=b"0\r\n\r\n"):
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + end
 
 
 def test_a_call(peer, client):
@@ -223,93 +142,11 @@ def test_errors_without_a_message(peer, client, body):
     assert "409 without saying why" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"220 smtp.example ready\r\n\r\n",
-        b"HTTP/2 200\r\n\r\n",
-        b"HTTP/1.1 2x0 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n\r\nno length",
-        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999999\r\n\r\n",
-        b"X" * 100_000,
-        response(b"not json"),
-        response(b"[1]"),
-        response(b"[" * 100_000),
-        chunked(end=b"zz\r\n"),
-        chunked(end=b"-1\r\n"),
-        chunked(end=b"fffffffff\r\n"),
-        chunked(end=b"\r\n"),
-        chunked(end=b"1\r\nab\r\n0\r\n\r\n"),
-        chunked(end=b"0" * 100_000),
-    ],
-)
-def test_what_is_no_answer(peer, client, answer):
-    peer.answers = [answer]
-    with pytest.raises(ProtocolError):
-        client.node()
-
-
 @pytest.mark.parametrize("body", [b"{}", b'{"items": 1}', b'{"items": [1]}'])
 def test_lists_must_be_lists_of_objects(peer, client, body):
     peer.answers = [response(body)]
     with pytest.raises(ProtocolError, match="no list of items"):
         client.apps()
-
-
-def test_answers_are_bounded(peer, client, monkeypatch):
-    monkeypatch.setattr("limpet.api.client._BODY_BYTES", 1000)
-    peer.answers = [response(b" " * 2000)]
-    with pytest.raises(ProtocolError, match="larger than"):
-        client.node()
-
-
-@pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 200", response(b"{}")[:-1], chunked(b"{", end=b"5\r\nab")]
-)
-def test_a_node_that_goes_away(peer, client, answer):
-    peer.answers = [answer]
-    with pytest.raises(TemporaryError, match="went away"):
-        client.node()
-
-
-def test_a_node_that_is_silent(peer, folder):
-    ended = threading.Event()
-    peer.answers = [lambda connection: ended.wait(10)]
-    started = time.monotonic()
-    with pytest.raises(TemporaryError, match=r"did not answer within 0\.05 s"):
-        Client(folder / "s", timeout_seconds=0.05).node()
-    ended.set()
-    assert time.monotonic() - started < 5
-
-
-def test_a_chunked_answer_may_be_an_object(peer, client):
-    peer.answers = [chunked(b'{"na', b'me": 1}')]
-    assert client.node() == {"name": 1}
-
-
-def test_nobody_listens(client, folder):
-    with pytest.raises(NodeNotRunningError, match="start one with `limpet up`"):
-        client.node()
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "s"))
-    with pytest.raises(NodeNotRunningError):
-        client.node()
-
-
-def test_a_path_that_is_too_long():
-    with pytest.raises(UnavailableError, match=r"can't connect to .*too long"):
-        Client(Path("/" + "x" * 200)).node()
-
-
-def test_permission_is_told(client, monkeypatch):
-    def connect(self, address):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    with pytest.raises(DeniedError, match="permission denied; only root"):
-        client.node()
 
 
 def log(client, **query):
@@ -337,12 +174,6 @@ def test_a_log_that_breaks_off(peer, client):
         next(lines)
 
 
-def test_endless_lines_are_cut(peer, client, monkeypatch):
-    monkeypatch.setattr("limpet.api.client._LINE_BYTES", 10)
-    peer.answers = [chunked(b"x" * 25)]
-    assert b"".join(log(client)) == b"x" * 25
-
-
 def test_following_outlasts_silence_and_tells_it(peer, folder):
     go = threading.Event()
 
@@ -362,26 +193,3 @@ def test_following_outlasts_silence_and_tells_it(peer, folder):
     assert next(lines) == b""
     go.set()
     assert [line for line in lines if line] == [b"two\n"]
-
-
-def test_an_interrupted_connect_leaves_no_socket(peer, client, monkeypatch):
-    made = []
-
-    def connect(self, address):
-        made.append(self)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    with pytest.raises(KeyboardInterrupt):
-        client.node()
-    assert made[0].fileno() == -1
-    monkeypatch.undo()
-
-
-@settings(max_examples=60, deadline=None)
-@given(pieces=st.lists(st.binary(min_size=1, max_size=50), max_size=8))
-def test_lines_do_not_depend_on_pieces(pieces):
-    from limpet.api.client import _lines
-
-    assert b"".join(_lines(iter(pieces))) == b"".join(pieces)
-    assert all(b"\n" not in line[:-1] for line in _lines(iter(pieces)))

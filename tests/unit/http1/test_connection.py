@@ -1,8 +1,7 @@
 import errno
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 
+import fuzz_http1
 import httptools
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +11,6 @@ from limpet.errors import TemporaryError
 from limpet.http1.connection import ConnectionLimits, HttpConnection
 from limpet.http1.message import Request, Response
 
-FUZZER = Path(__file__).parents[2] / "fuzz" / "fuzz_http1.py"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -734,10 +732,7 @@ def test_any_bytes_give_valid_answers_or_none(pieces, answers):
 
 
 def test_mutated_streams_give_valid_answers_or_none():
-    spec = importlib.util.spec_from_file_location("fuzz_http1", FUZZER)
-    fuzzer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzzer)
-    done, accepted = fuzzer.fuzz(seed=1, seconds=60, inputs=1500)
+    done, accepted = fuzz_http1.fuzz(seed=1, seconds=60, inputs=1500)
     assert done == 1500
     assert accepted > 100
 

@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limpet.settings import LogSettings
-from limpet.store import logs as logs_module
-from limpet.store.logs import MAX_LINE_BYTES, MAX_PENDING_BYTES, LogFullError, LogStore, Record
+from limpet.store.logs import (
+    MAX_LINE_BYTES,
+    MAX_PENDING_BYTES,
+    LogFullError,
+    LogStore,
+    Record,
+    app_log,
+)
 from limpet.store.plain_logs import adopt_plain_logs
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -29,7 +35,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(logs_module, "time", clock)
+    monkeypatch.setattr(app_log, "time", clock)
     return clock
 
 

@@ -1,6 +1,4 @@
-import importlib.util
-from pathlib import Path
-
+import fuzz_cgi
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -8,11 +6,6 @@ from hypothesis import strategies as st
 from limpet import __version__
 from limpet.http1.message import Request
 from limpet.trigger.cgi import CgiError, EnvironmentBuilder, RequestError, ResponseParser
-
-FUZZER = Path(__file__).parents[2] / "fuzz" / "fuzz_cgi.py"
-SPEC = importlib.util.spec_from_file_location("fuzz_cgi", FUZZER)
-fuzzer = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(fuzzer)
 
 
 def request(
@@ -323,14 +316,14 @@ def test_what_was_printed_is_what_is_answered(headers, status, body, newline):
 @settings(max_examples=300)
 @given(
     st.binary(max_size=80)
-    | st.lists(st.sampled_from(fuzzer.TOKENS) | st.binary(max_size=6), max_size=16).map(b"".join)
+    | st.lists(st.sampled_from(fuzz_cgi.TOKENS) | st.binary(max_size=6), max_size=16).map(b"".join)
 )
 @example(b"Content-Length: 0\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
 def test_any_output_is_an_error_or_exactly_one_response(output):
-    fuzzer.check(output)
+    fuzz_cgi.check(output)
 
 
 def test_mutated_output_is_an_error_or_exactly_one_response():
-    done, accepted = fuzzer.fuzz(seed=1, seconds=60, inputs=3000)
+    done, accepted = fuzz_cgi.fuzz(seed=1, seconds=60, inputs=3000)
     assert done == 3000
     assert accepted > 500

@@ -1,0 +1,52 @@
+"""Mounting a volume's device, and taking it away from where it is mounted."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from limpet.linux import mount
+from limpet.store.files import make_directory
+from limpet.store.images.errors import VolumeBusyError, VolumeUnsupportedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FLAGS = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC | mount.MS_NOATIME
+_OPTIONS = "errors=remount-ro,nodiscard"
+
+
+def mount_device(device: str, mount_point: Path, *, name: str) -> None:
+    """Mount a device's file system at `mount_point`, which is made if need be.
+
+    `name` is how messages call the volume. Raises OSError, `VolumeBusyError`, `VolumeUnsupportedError`.
+    """
+    make_directory(mount_point)
+    try:
+        mount.mount(device, mount_point, "ext4", flags=_FLAGS, data=_OPTIONS)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise VolumeBusyError(
+                f"volume {name}: another program works on {device}, or its file system "
+                "became read-only after errors: it can be opened once its users have ended"
+            ) from error
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENODEV):
+            raise VolumeUnsupportedError(
+                f"volume {name} can't be mounted ({error.strerror}): "
+                "run the node as root, on a kernel with ext4"
+            ) from error
+        raise
+
+
+def unmount(mount_point: Path) -> bool:
+    """Take away whatever is mounted there; False if some of it is still in use. Raises OSError."""
+    is_free = True
+    while mount.find_mount(mount_point) is not None:
+        try:
+            mount.unmount(mount_point, mount.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            mount.unmount(mount_point, mount.UMOUNT_NOFOLLOW | mount.MNT_DETACH)
+            is_free = False
+    return is_free
