@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SOURCES = Path(__file__).parents[2] / "src"
 PATIENCE_SECONDS = 20.0
-_MARK = "PROCESS_TEST_MARK"
+_MARK = "XDG_LIMPET_TEST_NODE"  # a name that a node keeps of its environment
 _ROLES = {"launcher": "limpet", "agent": "limpet-agent", "zygote": "limpet-zygote"}
 _APP_KINDS = ("Deployment", "Pod", "Job")
 

@@ -195,7 +195,7 @@ def test_keys_are_rotated_while_apps_run(fresh_node: RunningNode) -> None:
     told = limpet(node, "key", "rotate")
     assert told.returncode == 0, told.stderr
     assert b"the node key has generation 2" in told.stdout
-    assert b"volumes keep" in told.stdout
+    assert b"volumes are encrypted anew" in told.stdout
     new = key_file(node).read_bytes()
     assert new != old
     assert node.pid("served") == pid
