@@ -21,7 +21,7 @@ from limpet.http1.message import Request, Response, plain
 from limpet.telemetry.histogram import Histogram
 from limpet.trigger.cgi import CgiError, EnvironmentBuilder, RequestError, ResponseParser
 from limpet.trigger.server import Exchange, Server
-from limpet.wasi.streams import BufferOutput, BytesInput, DescriptorOutput
+from limpet.wasi.streams import BufferOutput, BytesInput, DescriptorOutput, NullInput
 from limpet.wasi.strings import Strings
 from limpet.worker.loop import READ
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _SLOW_SECONDS = 0.010
 _QUICK_SECONDS = 0.002
 _QUICK_RUNS = 32
+_NO_BODY = NullInput()
+_EXIT = OutcomeKind.EXIT  # looking a member up costs a call before Python 3.12
 _NEVER_SERVED = frozenset({b"CONNECT", b"TRACE"})
 
 
@@ -122,7 +124,7 @@ class HttpTrigger:
         refusal = self._refusal(request) if request.derived is None else None
         if refusal is not None:
             exchange.respond(refusal)
-        elif not (self._is_threaded or self._queue or self.in_flight):
+        elif not (self._is_threaded or self._queue or (self._thread and self._thread.is_busy)):
             self._answer(exchange, self._run(exchange, self._deadline))
         elif len(self._queue) < self._config.queue:
             self._queue.append(exchange)
@@ -181,7 +183,7 @@ class HttpTrigger:
             Invocation(
                 self._args,
                 env,
-                BytesInput(request.body),
+                BytesInput(request.body) if request.body else _NO_BODY,
                 stdout,
                 self._stderr,
                 self._preopens,
@@ -189,16 +191,18 @@ class HttpTrigger:
             )
         )
         response = self._response(request, outcome, stdout)
-        self._learn_duration(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if self._is_threaded or seconds > _SLOW_SECONDS:
+            self._learn_duration(seconds)
         return response
 
     def _response(self, request: Request, outcome: Outcome, stdout: BufferOutput) -> Response:
-        if outcome.kind is OutcomeKind.EXIT and outcome.exit_code == 0:
+        if outcome.kind is _EXIT and outcome.exit_code == 0:
             try:
                 return self._parser.parse(stdout.getvalue())
             except CgiError as error:
                 return self._failure(request, 500, str(error))
-        if outcome.kind is OutcomeKind.EXIT:
+        if outcome.kind is _EXIT:
             return self._failure(request, 500, f"the handler exited with code {outcome.exit_code}")
         if outcome.kind is OutcomeKind.DEADLINE:
             return self._failure(request, 504, "the handler did not finish before its deadline")

@@ -284,6 +284,10 @@ class Connection:
         settings = self._server.settings
         if self._is_answering:
             self._expires_at = float("inf")
+        elif self._http.is_idle:
+            self._expires_at = now + settings.keep_alive_seconds
+            self._head_started_at = 0.0
+            self._received = 0
         elif self._http.is_receiving_body:
             self._received += received
             patience = settings.body_timeout_seconds
@@ -293,10 +297,6 @@ class Connection:
                 self._expires_at = min(self._expires_at, self._head_started_at + slowest)
             else:
                 self._head_started_at = now
-        elif self._http.is_idle:
-            self._expires_at = now + settings.keep_alive_seconds
-            self._head_started_at = 0.0
-            self._received = 0
         elif not self._head_started_at:
             self._head_started_at = now
             self._expires_at = now + settings.head_timeout_seconds

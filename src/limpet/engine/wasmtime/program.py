@@ -132,9 +132,11 @@ class WasmtimeProgram:
             return self._explain(error)
         finally:
             control.end()
-            if guest.run is not None:
-                guest.run.close()
+            run = guest.run
+            if run is not None:
                 guest.run = None
+                if run.files.has_opened:
+                    run.close()
             guest.ending = None
             # In this order: no view may outlive the memory.
             memory.release()
@@ -177,8 +179,9 @@ class WasmtimeProgram:
             if not found or self._memory.kind != binding.EXTERN_MEMORY:
                 raise GuestTrap("the module exports no memory")
             self._has_memory = True
-        address = binding.memory_data(self._context, self._memory_of)
-        return binding.view_memory(address, self._memory_bytes())
+        context, memory = self._context, self._memory_of
+        size = binding.memory_data_size(context, memory)
+        return binding.view_memory(binding.memory_data(context, memory), size)
 
     def _memory_bytes(self) -> int:
         if not self._has_memory:
