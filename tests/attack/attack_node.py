@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import natives
 from escaped_node import module
-from running_node import SOURCES, RunningNode, name_of, wait_for
+from running_node import PATIENCE_SECONDS, SOURCES, RunningNode, name_of, wait_for
 from workloads import http_app, job
 
 from limpet.linux import cgroup
@@ -89,7 +89,7 @@ class AttackNode(RunningNode):
             module(), job(name, "escaped", args=[what, json.dumps(arguments)], **(fields or {}))
         )
 
-    def end_of(self, name: str, seconds: float = 60) -> Json:
+    def end_of(self, name: str, seconds: float = 3 * PATIENCE_SECONDS) -> Json:
         """Return the status of a Job that has ended."""
         wait_for(
             lambda: self.status(name)["phase"] in ("Failed", "Succeeded"), f"{name}'s end", seconds

@@ -517,7 +517,7 @@ def fill_memory_files(megabytes: int) -> int:
 
 def bomb(most: int) -> int:
     """Start threads until the kernel refuses; return how many there were."""
-    threading.stack_size(64 << 10)
+    threading.stack_size(256 << 10)  # the least differs between architectures
     gate = threading.Event()
     count = 0
     try:

@@ -175,7 +175,7 @@ def test_an_app_cannot_push_others_out_of_the_history(node: AttackNode) -> None:
     """The node keeps a thousand events: one app must not fill them all."""
     node.place_escaped("neighbour")
     wait_for(lambda: node.events("neighbour", "Started"), "the neighbour's event")
-    node.place_escaped("evil")
+    node.place_escaped("evil", annotations={"deadline": "300s"})
     assert node.run("evil", "pester", times=1200) == 1200
     assert node.events("neighbour", "Started")
 

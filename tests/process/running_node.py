@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SOURCES = Path(__file__).parents[2] / "src"
-PATIENCE_SECONDS = 20.0
+# TEST_SLOWNESS: how many times slower than a desktop a machine is, such as an emulated one.
+SLOWNESS = float(os.environ.get("TEST_SLOWNESS", "1"))
+PATIENCE_SECONDS = 20.0 * SLOWNESS
 _MARK = "XDG_LIMPET_TEST_NODE"  # a name that a node keeps of its environment
 _ROLES = {"launcher": "limpet", "agent": "limpet-agent", "zygote": "limpet-zygote"}
 _APP_KINDS = ("Deployment", "Pod", "Job")

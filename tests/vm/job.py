@@ -24,6 +24,7 @@ DEFAULT_TESTS = (
     "tests/unit/linux",
     "tests/unit/store/test_images.py",
 )
+_SLOWNESS = 6  # of the emulation, for tests that wait
 _TREE = ("examples", "pyproject.toml", "src", "tests")
 _OVERLAY = Path("overlay")
 _GUEST_LIMIT_BYTES = 4 << 20
@@ -84,7 +85,7 @@ def pytest_command(arguments: Sequence[str]) -> str:
     columns, _ = terminal_size()
     color = "no" if os.environ.get("NO_COLOR") or not sys.stdout.isatty() else "yes"
     return (
-        f"export COLUMNS={columns}\ncd /job/tree\n"
+        f"export COLUMNS={columns} TEST_SLOWNESS={_SLOWNESS}\ncd /job/tree\n"
         f"exec python -m pytest --color={color} {shlex.join(chosen)} </dev/null\n"
     )
 
