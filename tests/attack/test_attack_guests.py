@@ -61,7 +61,8 @@ def test_no_race_leads_out(node: AttackNode) -> None:
     node.place_escaped("filler", **BOTH)
     node.run("filler", "make_race")
     node.place(
-        racer(), http_app("racer", "racer", annotations={"workers": "2", "deadline": "300s"}, **BOTH)
+        racer(),
+        http_app("racer", "racer", annotations={"workers": "2", "deadline": "300s"}, **BOTH),
     )
     node.wait_ready("racer")
     answers: list[bytes] = []
