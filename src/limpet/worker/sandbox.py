@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _OWN_NAMESPACES = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
 
 
+# How a trial ends in its child.
+_REFUSED, _DEFECT = 2, 3
+
+
 class Wall(StrEnum):
     """What can stand between a process and the device."""
 
@@ -142,18 +146,22 @@ def _try_seccomp() -> None:
 
 
 def _works(trial: Callable[[], None]) -> bool:
+    """Whether the kernel allows it. A defect of ours is no such answer: it ends the caller."""
     pid = os.fork()
     if pid == 0:
-        code = 1
+        code = _DEFECT
         try:
             trial()
             code = 0
         except OSError:
-            code = 2
+            code = _REFUSED
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    return status == 0
+    code = os.waitstatus_to_exitcode(status)
+    if code == _DEFECT:
+        raise RuntimeError("a wall's trial failed for no reason of the kernel's")
+    return code == 0
 
 
 # What raising the walls looks up by name.
