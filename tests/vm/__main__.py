@@ -32,8 +32,8 @@ exec python -c 'import apsw, asyncio, click, ctypes, httptools, hypothesis.strat
 import http.client, rich.table, unittest.mock, wasmtime, yaml'
 """
 _EPILOG = """
-Anything else goes to pytest; paths are relative to the tree. Without arguments it runs, as far as
-they exist, tests/attack, tests/enforcement, tests/unit/linux and tests/unit/store/test_images.py.
+Anything else goes to pytest; paths are relative to the tree. Without a path it runs, as far as they
+exist, tests/attack, tests/enforcement, tests/unit/linux and tests/unit/store/test_images.py.
 Exit code: pytest's; 75 if this host can't run the VM, 70 if the VM failed.
 LIMPET_CACHE (by default ~/.cache/limpet) holds the image and the wheels.
 """

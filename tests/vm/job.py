@@ -75,13 +75,16 @@ def _bring_compiler_headers(site: Path) -> None:
 
 
 def pytest_command(arguments: Sequence[str]) -> str:
-    """Return the command that runs pytest with these arguments, or the default tests.
+    """Return the command that runs pytest with these arguments: on the default tests if none are named.
 
     Raises StepError when none of the default tests exist.
     """
-    chosen = list(arguments) or ["-q", *(name for name in DEFAULT_TESTS if (TREE / name).exists())]
-    if chosen == ["-q"]:
-        raise StepError(f"none of the tests exist here: {', '.join(DEFAULT_TESTS)}")
+    chosen = list(arguments) or ["-q"]
+    if not any((TREE / argument.partition("::")[0]).exists() for argument in arguments):
+        defaults = [name for name in DEFAULT_TESTS if (TREE / name).exists()]
+        if not defaults:
+            raise StepError(f"none of the tests exist here: {', '.join(DEFAULT_TESTS)}")
+        chosen += defaults
     columns, _ = terminal_size()
     color = "no" if os.environ.get("NO_COLOR") or not sys.stdout.isatty() else "yes"
     return (
