@@ -30,4 +30,4 @@ def test_examples_have_ports_of_their_own() -> None:
             resource = parse_object(item.object, locate=item.locate)
             if isinstance(resource, App):
                 ports += [port.container_port for port in resource.ports]
-    assert len(ports) == len(set(ports)) == 5
+    assert len(ports) == len(set(ports)) == 6

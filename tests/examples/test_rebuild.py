@@ -11,7 +11,7 @@ from example_guests import EXAMPLES, build
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMITTED = ["hello", "report", "sensor", "ticker"]
+COMMITTED = ["hello", "report", "sensor", "socket-server", "ticker"]
 MOST_BYTES = 60_000
 
 pytest.importorskip("ziglang", reason="needs ziglang, the C compiler")

@@ -20,15 +20,17 @@ from pathlib import Path
 from struct import pack_into
 
 from fuzz_command_line import run
+from fuzz_network import PORT, FuzzNetwork
 
 from limpet.engine.protocol import Invocation, Preopen
-from limpet.wasi import abi
+from limpet.wasi import abi, socket_abi
 from limpet.wasi.control import Control
 from limpet.wasi.endings import GuestEnd
 from limpet.wasi.errnos import WasiError
 from limpet.wasi.memory import GuestMemory
 from limpet.wasi.preview1 import FUNCTIONS
 from limpet.wasi.run import WasiRun
+from limpet.wasi.socket_descriptors import OpenSocket
 from limpet.wasi.streams import BufferOutput, BytesInput
 from limpet.wasi.strings import Strings
 
@@ -41,6 +43,10 @@ PATHS = (
     b"a", b"b", b"d", b"d/x", b"l", b"out", b"up", b"loop", b".", b"..", b"", b"/", b"d/", b"../canary",
     b"up/canary", b"out/x", b"/etc/passwd", b"d/../../canary", b"\xff", b"a\0b", b"n" * 256,
     b"d/" * 3000, b"ld/x", b"fifo", b"./a", b"a/.", b"d//x",
+)  # fmt: skip
+NAMES = (
+    b"localhost", b"127.0.0.1", b"::1", b"example.org\0", b"denied", b"80", b"http\0", b"", b"\xff",
+    b"n" * 300, b"fe80::1%lo", b"1.2.3.4.5", b"99999",
 )  # fmt: skip
 NUMBERS = (
     0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 31, 32, 63, 64, 100, 255, 256, 4095, 4096, 65535, 65536,
@@ -58,6 +64,7 @@ class Guest:
         self.start = len(CANARY)
         self.control = Control()
         self.memory = GuestMemory(self._view)
+        self.network = FuzzNetwork(rng)
         self.directories = [
             os.open(root / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("work", "fixed")
         ]
@@ -71,6 +78,7 @@ class Guest:
                 Preopen(b"/work", self.directories[0]),
                 Preopen(b"/fixed", self.directories[1], is_read_only=True),
             ),
+            network=self.network,
         )
         self.run = WasiRun(invocation, self.memory, self.control, time.monotonic_ns())
         self.fill(rng)
@@ -98,6 +106,7 @@ class Guest:
         self.run.close()
         self.memory.release()
         self.control.close()
+        self.network.close()
         for directory in self.directories:
             os.close(directory)
 
@@ -120,9 +129,10 @@ def make_work(directory: Path) -> None:
         (directory / link).symlink_to(target)
 
 
-# What each argument stands for: f descriptor, o result's place, b buffer and length, p path and
-# length, v vectors and count, s subscriptions, n number, d r O F what CHOICES has, and digits small
-# flags or enumerations up to there.
+# What each argument stands for: f descriptor, S one that may be a socket, o result's place, b buffer
+# and length, p path and length, v vectors and count, s subscriptions, n number, a an address's
+# record, h a name and its length, i hints and R records of a lookup, V where a length is, d r O F P
+# x what CHOICES has, and digits small flags or enumerations up to there.
 ROLES = {
     "args_get": "oo", "args_sizes_get": "oo", "clock_res_get": "5o", "clock_time_get": "5no",
     "environ_get": "oo", "environ_sizes_get": "oo", "fd_advise": "fnn7", "fd_allocate": "fnn",
@@ -135,8 +145,13 @@ ROLES = {
     "path_filestat_set_times": "d2pnn9", "path_link": "d2pdp", "path_open": "d2pOrrFo",
     "path_readlink": "dpbo", "path_remove_directory": "dp", "path_rename": "dpdp",
     "path_symlink": "pdp", "path_unlink_file": "dp", "poll_oneoff": "so9o", "proc_exit": "n",
-    "proc_raise": "n", "random_get": "b", "sched_yield": "", "sock_accept": "f6o",
-    "sock_recv": "fv4oo", "sock_send": "fvno", "sock_shutdown": "f5",
+    "proc_raise": "n", "random_get": "b", "sched_yield": "", "sock_accept": "S6o",
+    "sock_recv": "Sv4oo", "sock_send": "Svno", "sock_shutdown": "S5",
+    "sock_accept_v1": "So", "sock_bind": "SaP", "sock_connect": "SaP",
+    "sock_getaddrinfo": "hhiR9o", "sock_getlocaladdr": "Saoo", "sock_getlocaladdr_v2": "Sao",
+    "sock_getpeeraddr": "Saoo", "sock_getpeeraddr_v2": "Sao", "sock_getsockopt": "S1xoV",
+    "sock_listen": "Sn", "sock_open": "33o", "sock_recv_from": "Sva4oo",
+    "sock_recv_from_v2": "Sva4ooo", "sock_send_to": "SvaPno", "sock_setsockopt": "S1xb",
 }  # fmt: skip
 CHOICES = {
     "d": (3, 3, 3, 4, 5, 6),
@@ -144,9 +159,13 @@ CHOICES = {
     "r": (0, abi.RIGHTS_FD_READ, abi.RIGHTS_FD_WRITE, 66, 66, 66, abi.RIGHTS_ALL),
     "O": (0, 0, 1, 1, 2, 4, 8, 9),
     "F": (0, 0, 0, 1, 4, 5, 2),
+    "P": (PORT, PORT, PORT, 0, 80, 65535, 65536),
+    "x": range(16),
 }
 # Calls that end what others need are made more rarely, the one that makes it more often.
-WEIGHTS = {"fd_close": 0.1, "fd_renumber": 0.1, "path_open": 8, "fd_read": 3, "fd_write": 3}
+WEIGHTS = {"fd_close": 0.1, "fd_renumber": 0.1, "path_open": 8, "fd_read": 3, "fd_write": 3,
+           "sock_open": 8, "sock_bind": 4, "sock_listen": 4, "sock_accept": 3, "sock_connect": 4,
+           "sock_shutdown": 0.5}  # fmt: skip
 
 
 def choose_arguments(rng: random.Random, name: str, guest: Guest) -> list[int]:
@@ -155,7 +174,7 @@ def choose_arguments(rng: random.Random, name: str, guest: Guest) -> list[int]:
     for role in ROLES[name]:
         code = abi.PARAMETERS[name][len(arguments)]
         if rng.random() < 0.125:
-            pair = role in "bpv"
+            pair = role in "bhpv"
             arguments += [_hostile(rng, code), *([rng.choice(NUMBERS)] if pair else [])]
         else:
             arguments += _sensible(rng, role, code, guest)
@@ -172,6 +191,8 @@ def _sensible(rng: random.Random, role: str, code: str, guest: Guest) -> list[in
     place = 8192 + 8 * rng.randrange(2048)
     if role == "o":
         return [place]
+    if role in "SaiRV":
+        return _for_sockets(rng, role, place, guest)
     if role == "s":
         return [4096 + 48 * rng.randrange(60)]
     if role == "b":
@@ -180,8 +201,8 @@ def _sensible(rng: random.Random, role: str, code: str, guest: Guest) -> list[in
         return [_hostile(rng, code) if rng.random() < 0.3 else rng.choice((0, 1, 2, 3, 10, 126))]
     if role in CHOICES:
         return [rng.choice(CHOICES[role])]
-    if role == "p":
-        path = rng.choice(PATHS)
+    if role in "hp":
+        path = rng.choice(NAMES if role == "h" else PATHS)
         at = 32768 + 8192 * rng.randrange(8)
         guest.bytes[guest.start + at : guest.start + at + len(path)] = path
         return [at, len(path)]
@@ -192,6 +213,31 @@ def _sensible(rng: random.Random, role: str, code: str, guest: Guest) -> list[in
             pack_into("<II", guest.bytes, guest.start + vectors + 8 * at, place, length)
         return [vectors, rng.randrange(5)]
     return [rng.randrange(int(role))]
+
+
+def _for_sockets(rng: random.Random, role: str, place: int, guest: Guest) -> list[int]:
+    if role == "S":
+        entries = guest.run.files.entries.items()
+        sockets = [number for number, entry in entries if isinstance(entry, OpenSocket)]
+        return [rng.choice(sockets if sockets and rng.random() < 0.8 else CHOICES["f"])]
+    if role == "a":
+        length = rng.choice((4, 4, 4, 16, 16, 128, 128, 0, 5))
+        pack_into("<II", guest.bytes, guest.start + 2048, place, length)
+        pack_into("<H", guest.bytes, guest.start + place, rng.choice((0, 1, 2, 3)))
+        return [2048]
+    if role == "i":
+        hints = [rng.choice((0, 1, 2, 4, 8, 128)), *[rng.randrange(4) for _ in range(3)]]
+        socket_abi.ADDRINFO.pack_into(guest.bytes, guest.start + 2056, *hints, 0, 0, 0, 0, 0)
+        return [2056]
+    if role == "R":
+        for at, following in ((2112, 2144), (2144, rng.choice((0, 2112, place)))):
+            fields = (0, 0, 0, 0, 0, rng.choice((place, 2176)), 0, 0, following)
+            socket_abi.ADDRINFO.pack_into(guest.bytes, guest.start + at, *fields)
+        pack_into("<III", guest.bytes, guest.start + 2176, 0, 14, rng.choice((place, 1 << 30)))
+        pack_into("<I", guest.bytes, guest.start + 2100, 2112)
+        return [2100]
+    pack_into("<I", guest.bytes, guest.start + place, rng.choice((0, 4, 4, 8, 16, 1 << 31)))
+    return [place]
 
 
 def fuzz(*, seed: int, seconds: float, runs: int | None = None) -> int:
@@ -231,7 +277,7 @@ def _one_run(rng: random.Random, root: Path, label: str) -> None:
             try:
                 result = FUNCTIONS[name](guest.run, *arguments)
                 assert isinstance(result, int)
-                assert 0 <= result < 77
+                assert 0 <= result < 88
             except (GuestEnd, WasiError, OSError):
                 pass
             except BaseException:

@@ -7,12 +7,16 @@ WebAssembly's memory is.
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MODULE = "wasi_snapshot_preview1"
 
 # Parameters of each function: "i" an unsigned i32, "j" an unsigned i64, "s" a signed i64. Each one
 # returns an i32 error number, but for proc_exit, which returns nothing.
-PARAMETERS = {
+PREVIEW1 = {
     "args_get": "ii",
     "args_sizes_get": "ii",
     "clock_res_get": "ii",
@@ -60,9 +64,71 @@ PARAMETERS = {
     "sock_send": "iiiii",
     "sock_shutdown": "ii",
 }
+# WasmEdge's socket extension, imported from the same module (`limpet.wasi.socket_abi`). Where it has
+# a name in two shapes, a suffix tells them apart here; modules import both by the plain name.
+SOCKETS = {
+    "sock_accept_v1": "ii",
+    "sock_bind": "iii",
+    "sock_connect": "iii",
+    "sock_getaddrinfo": "iiiiiiii",
+    "sock_getlocaladdr": "iiii",
+    "sock_getlocaladdr_v2": "iii",
+    "sock_getpeeraddr": "iiii",
+    "sock_getpeeraddr_v2": "iii",
+    "sock_getsockopt": "iiiii",
+    "sock_listen": "ii",
+    "sock_open": "iii",
+    "sock_recv_from": "iiiiiii",
+    "sock_recv_from_v2": "iiiiiiii",
+    "sock_send_to": "iiiiiii",
+    "sock_setsockopt": "iiiii",
+}
+PARAMETERS = PREVIEW1 | SOCKETS
+# Names that modules import -> what they may mean, told apart by the import's type. Other names mean
+# themselves. A call whose second version only takes more kinds of address is one function here.
+_SHAPES = {
+    "sock_accept": ("sock_accept", "sock_accept_v1"),
+    "sock_accept_v1": (),
+    "sock_accept_v2": ("sock_accept",),
+    "sock_bind_v2": ("sock_bind",),
+    "sock_connect_v2": ("sock_connect",),
+    "sock_getlocaladdr": ("sock_getlocaladdr", "sock_getlocaladdr_v2"),
+    "sock_getpeeraddr": ("sock_getpeeraddr", "sock_getpeeraddr_v2"),
+    "sock_listen_v2": ("sock_listen",),
+    "sock_open_v2": ("sock_open",),
+    "sock_recv_v2": ("sock_recv",),
+    "sock_recv_from": ("sock_recv_from", "sock_recv_from_v2"),
+    "sock_send_v2": ("sock_send",),
+    "sock_send_to_v2": ("sock_send_to",),
+}
+_TYPES = {"i": "i32", "j": "i64", "s": "i64"}
 # What one call may have the host copy in; beyond it Wasmtime answers ENOMEM.
 CALL_MAX_BYTES = 128 << 20
 NO_RESULT = frozenset({"proc_exit"})
+
+
+def candidates(name: str) -> tuple[str, ...]:
+    """Return the keys of `PARAMETERS` that an import of this name may mean; none for others."""
+    known = (name,) if name in PARAMETERS else ()
+    return _SHAPES.get(name, known)
+
+
+def resolve(name: str, parameters: Sequence[str]) -> str | None:
+    """Return the key of `PARAMETERS` that an import of this name and type means, or None.
+
+    `parameters` are types by name: i32, i64.
+    """
+    wanted = tuple(parameters)
+    for key in candidates(name):
+        if parameter_types(key) == wanted:
+            return key
+    return None
+
+
+def parameter_types(key: str) -> tuple[str, ...]:
+    """Return the names of the types that a function of `PARAMETERS` takes."""
+    return tuple([_TYPES[code] for code in PARAMETERS[key]])
+
 
 IOVEC = Struct("<II")
 FDSTAT = Struct("<BxHxxxxQQ")
@@ -82,6 +148,7 @@ FILETYPE_BLOCK_DEVICE = 1
 FILETYPE_CHARACTER_DEVICE = 2
 FILETYPE_DIRECTORY = 3
 FILETYPE_REGULAR_FILE = 4
+FILETYPE_SOCKET_DGRAM = 5
 FILETYPE_SOCKET_STREAM = 6
 FILETYPE_SYMBOLIC_LINK = 7
 
@@ -132,7 +199,20 @@ RIGHTS_PATH_SYMLINK = 1 << 24
 RIGHTS_PATH_REMOVE_DIRECTORY = 1 << 25
 RIGHTS_PATH_UNLINK_FILE = 1 << 26
 RIGHTS_POLL_FD_READWRITE = 1 << 27
+RIGHTS_SOCK_SHUTDOWN = 1 << 28
+RIGHTS_SOCK_ACCEPT = 1 << 29
 RIGHTS_ALL = (1 << 30) - 1
+
+# wasi-libc tells from the first two how a descriptor was opened (fcntl with F_GETFL).
+RIGHTS_SOCKET = (
+    RIGHTS_FD_READ
+    | RIGHTS_FD_WRITE
+    | RIGHTS_FD_FDSTAT_SET_FLAGS
+    | RIGHTS_FD_FILESTAT_GET
+    | RIGHTS_POLL_FD_READWRITE
+    | RIGHTS_SOCK_SHUTDOWN
+    | RIGHTS_SOCK_ACCEPT
+)
 
 # What Wasmtime reports for a preopened directory, and userlands such as wasi-libc rely on.
 RIGHTS_PREOPEN = (

@@ -78,8 +78,10 @@ class Control:
                 ready = {}
             else:
                 ready = dict(poller.poll(_poll_timeout(left_ns, is_sleep=not events)))
-                ready.pop(wake, None)
                 self.check()
+                if ready.pop(wake, 0):  # left over from a run that ended meanwhile
+                    with suppress(BlockingIOError):
+                        os.eventfd_read(wake)
             if ready or (until_ns is not None and monotonic_ns() >= until_ns):
                 return ready
 
@@ -99,9 +101,6 @@ class Control:
         if self._wake < 0 or self._wake_owner != os.getpid():
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._wake_owner = os.getpid()
-        else:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._wake)  # left over from a run that ended meanwhile
         return self._wake
 
     def close(self) -> None:

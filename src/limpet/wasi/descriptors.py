@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limpet.wasi import errnos
 from limpet.wasi.errnos import WasiError
+from limpet.wasi.socket_descriptors import OpenSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +125,7 @@ class Listing:
         self._entries.close()
 
 
-Entry = StandardInput | StandardOutput | OpenFile | OpenDirectory
+Entry = StandardInput | StandardOutput | OpenFile | OpenDirectory | OpenSocket
 
 
 class DescriptorTable:
@@ -188,9 +189,9 @@ class DescriptorTable:
         raise WasiError(errnos.BADF)
 
     def seekable(self, number: int) -> OpenFile:
-        """As `file`, but a standard stream is a pipe to the guest."""
+        """As `file`, but a standard stream is a pipe to the guest, and a socket has no position."""
         entry = self.entries.get(number)
-        if isinstance(entry, StandardStream):
+        if isinstance(entry, (StandardStream, OpenSocket)):
             raise WasiError(errnos.SPIPE)
         return self.file(number)
 
@@ -199,6 +200,12 @@ class DescriptorTable:
         if isinstance(entry, OpenDirectory):
             return entry
         raise WasiError(errnos.BADF)
+
+    def socket(self, number: int) -> OpenSocket:
+        entry = self.entries.get(number)
+        if isinstance(entry, OpenSocket):
+            return entry
+        raise WasiError(errnos.BADF if entry is None else errnos.NOTSOCK)
 
     def close_all(self) -> None:
         for entry in self.entries.values():
@@ -211,5 +218,5 @@ class DescriptorTable:
 def _close_entry(entry: Entry) -> None:
     if isinstance(entry, OpenFile):
         os.close(entry.descriptor)
-    elif isinstance(entry, OpenDirectory):
+    elif isinstance(entry, (OpenDirectory, OpenSocket)):
         entry.close()

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from limpet.wasi import abi, errnos
-from limpet.wasi.arguments import check_enum, check_flags
+from limpet.wasi.arguments import check_enum
 from limpet.wasi.endings import GuestExit, GuestTrap
 
 if TYPE_CHECKING:
@@ -113,29 +113,3 @@ def proc_raise(_run: WasiRun, signal: int) -> int:
 
 def sched_yield(_run: WasiRun) -> int:
     return errnos.SUCCESS
-
-
-def sock_accept(run: WasiRun, number: int, flags: int, _number_at: int) -> int:
-    check_flags("fdflags", flags, abi.FDFLAGS_ALL)
-    return _not_a_socket(run, number)
-
-
-def sock_recv(
-    run: WasiRun, number: int, _iovs: int, _count: int, flags: int, _size_at: int, _flags_at: int
-) -> int:
-    check_flags("riflags", flags, abi.RIFLAGS_ALL)
-    return _not_a_socket(run, number)
-
-
-def sock_send(run: WasiRun, number: int, _iovs: int, _count: int, flags: int, _size_at: int) -> int:
-    check_flags("siflags", flags, abi.SIFLAGS_ALL)
-    return _not_a_socket(run, number)
-
-
-def sock_shutdown(run: WasiRun, number: int, how: int) -> int:
-    check_flags("sdflags", how, abi.SDFLAGS_ALL)
-    return _not_a_socket(run, number)
-
-
-def _not_a_socket(run: WasiRun, number: int) -> int:
-    return errnos.NOTSOCK if number in run.files.entries else errnos.BADF

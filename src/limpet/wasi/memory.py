@@ -16,6 +16,7 @@ from limpet.wasi.endings import GuestTrap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_U16 = Struct("<H")
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
 _NOTHING = memoryview(bytearray())
@@ -68,6 +69,11 @@ class GuestMemory:
         if end > self.size and data:
             self.require(pointer, len(data))
         self.view[pointer:end] = data
+
+    def write_u16(self, pointer: int, value: int) -> None:
+        if pointer & 1 or pointer + 2 > self.size:
+            self.require(pointer, 2, 2)
+        _U16.pack_into(self.view, pointer, value)
 
     def write_u32(self, pointer: int, value: int) -> None:
         if pointer & 3 or pointer + 4 > self.size:

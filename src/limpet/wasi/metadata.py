@@ -16,6 +16,7 @@ from limpet.wasi import abi, errnos, host
 from limpet.wasi.arguments import check_enum, check_flags
 from limpet.wasi.descriptors import OpenDirectory, OpenFile, StandardInput, StandardOutput
 from limpet.wasi.errnos import WasiError
+from limpet.wasi.socket_descriptors import OpenSocket
 
 if TYPE_CHECKING:
     from limpet.wasi.run import WasiRun
@@ -92,6 +93,9 @@ def fd_fdstat_get(run: WasiRun, number: int, status_at: int) -> int:
         right = abi.RIGHTS_FD_READ if isinstance(entry, StandardInput) else abi.RIGHTS_FD_WRITE
         filetype = _stream_filetype(entry)
         run.memory.write_struct(status_at, abi.FDSTAT, filetype, 0, right, right)
+    elif isinstance(entry, OpenSocket):
+        filetype, rights = _socket_filetype(entry), abi.RIGHTS_SOCKET
+        run.memory.write_struct(status_at, abi.FDSTAT, filetype, entry.flags, rights, rights)
     elif isinstance(entry, OpenDirectory) and entry.guest_path is not None:
         run.memory.write_struct(
             status_at,
@@ -126,25 +130,36 @@ def _stream_filetype(entry: StandardInput | StandardOutput) -> int:
     return abi.FILETYPE_CHARACTER_DEVICE if entry.stream.is_terminal() else abi.FILETYPE_UNKNOWN
 
 
+def _socket_filetype(entry: OpenSocket) -> int:
+    return abi.FILETYPE_SOCKET_STREAM if entry.is_stream else abi.FILETYPE_SOCKET_DGRAM
+
+
 def fd_fdstat_set_flags(run: WasiRun, number: int, flags: int) -> int:
     check_flags("fdflags", flags, abi.FDFLAGS_ALL)
-    file = run.files.file(number)
+    entry = run.files.entries.get(number)
+    if not isinstance(entry, OpenSocket):
+        entry = run.files.file(number)
     if flags & (abi.FDFLAGS_DSYNC | abi.FDFLAGS_SYNC | abi.FDFLAGS_RSYNC):
         return errnos.INVAL
-    file.flags = flags
+    entry.flags = flags
     return errnos.SUCCESS
 
 
 def fd_fdstat_set_rights(run: WasiRun, number: int, base: int, inheriting: int) -> int:
     check_flags("rights", base | inheriting, abi.RIGHTS_ALL)
     entry = run.files.entries.get(number)
-    return errnos.NOTSUP if isinstance(entry, (OpenFile, OpenDirectory)) else errnos.BADF
+    is_known = isinstance(entry, (OpenFile, OpenDirectory, OpenSocket))
+    return errnos.NOTSUP if is_known else errnos.BADF
 
 
 def fd_filestat_get(run: WasiRun, number: int, status_at: int) -> int:
     entry = run.files.entries.get(number)
     if isinstance(entry, (StandardInput, StandardOutput)):
         filetype = _stream_filetype(entry)
+        run.memory.write_struct(status_at, abi.FILESTAT, 0, 0, filetype, 0, 0, 0, 0, 0)
+        return errnos.SUCCESS
+    if isinstance(entry, OpenSocket):
+        filetype = _socket_filetype(entry)
         run.memory.write_struct(status_at, abi.FILESTAT, 0, 0, filetype, 0, 0, 0, 0, 0)
         return errnos.SUCCESS
     if entry is None:

@@ -3,7 +3,7 @@
 Source: `fd_read`, `fd_write`, `fd_pread`, `fd_pwrite`, `fd_seek`, `fd_tell` in
 `wasi_snapshot_preview1.witx`. As in Wasmtime, a vectored call moves the first buffer that is not
 empty and reports a partial transfer: allowed by the interface, and no length that a guest makes up
-is ever allocated.
+is ever allocated. Sockets differ: `limpet.wasi.socket_transfer`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from limpet.wasi.arguments import check_enum
 from limpet.wasi.descriptors import OpenFile, StandardInput, StandardOutput
 from limpet.wasi.endings import GuestTrap
 from limpet.wasi.errnos import WasiError
+from limpet.wasi.socket_descriptors import OpenSocket
+from limpet.wasi.socket_transfer import receive, send
 from limpet.wasi.streams import StreamFullError
 
 if TYPE_CHECKING:
@@ -69,8 +71,11 @@ def _skip_empty(run: WasiRun, start: int, end: int) -> tuple[int, int]:
 
 
 def fd_write(run: WasiRun, number: int, vectors_at: int, count: int, written_at: int) -> int:
-    pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
+    if isinstance(entry, OpenSocket):
+        run.memory.write_u32(written_at, send(run, entry, vectors_at, count))
+        return errnos.SUCCESS
+    pointer, length = _first_buffer(run, vectors_at, count)
     if isinstance(entry, StandardOutput):
         _write_stream(run, entry, pointer, length)
     elif isinstance(entry, OpenFile):
@@ -107,8 +112,11 @@ def _write_file(run: WasiRun, file: OpenFile, pointer: int, length: int) -> int:
 
 
 def fd_read(run: WasiRun, number: int, vectors_at: int, count: int, read_at: int) -> int:
-    pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
+    if isinstance(entry, OpenSocket):
+        run.memory.write_u32(read_at, receive(run, entry, vectors_at, count)[0])
+        return errnos.SUCCESS
+    pointer, length = _first_buffer(run, vectors_at, count)
     memory = run.memory
     if isinstance(entry, StandardInput):
         if length:
@@ -130,7 +138,7 @@ def fd_pread(
 ) -> int:
     pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
-    if isinstance(entry, StandardInput):
+    if isinstance(entry, (StandardInput, OpenSocket)):
         return errnos.SPIPE
     file = run.files.file(number)
     with run.memory.slice(pointer, length) as buffer:
@@ -144,7 +152,7 @@ def fd_pwrite(
 ) -> int:
     pointer, length = _first_buffer(run, vectors_at, count)
     entry = run.files.entries.get(number)
-    if isinstance(entry, StandardOutput):
+    if isinstance(entry, (StandardOutput, OpenSocket)):
         return errnos.SPIPE
     file = run.files.file(number)
     with run.memory.slice(pointer, length) as data:

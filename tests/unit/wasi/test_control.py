@@ -113,3 +113,17 @@ def test_a_forked_child_wakes_itself_and_not_its_parent() -> None:
     control.check()
     assert control.wait({}, time.monotonic_ns() + MS) == {}
     control.close()
+
+
+def test_an_interrupt_that_came_too_late_is_forgotten() -> None:
+    """It may reach the wake descriptor after the run that it was meant for."""
+    control = _started()
+    control.wait({}, 0)
+    os.eventfd_write(control._wake, 1)
+    control.begin(0)
+    reader, writer = os.pipe()
+    assert control.wait({reader: select.POLLIN}, time.monotonic_ns() + 5 * MS) == {}
+    assert not select.select([control._wake], [], [], 0)[0], "else every later wait would spin"
+    os.close(reader)
+    os.close(writer)
+    control.close()
