@@ -1,4 +1,4 @@
-"""The engines that the contract is for, and what its tests share."""
+"""The engine that the contract is tested with, and what its tests share."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "corpus"))
 
 from contract_runs import Loader
+from engine_variant import tested_variant
 
-from limpet.engine import engine_names, open_engine
+from limpet.engine import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limpet.engine.protocol import Engine
 
-_engines: dict[str, Engine] = {}
+_variant = tested_variant()
+# What only WasmEdge has to do.
+collect_ignore_glob = [] if _variant.engine == "wasmedge" else ["test_wasmedge_*"]
 
 
-@pytest.fixture(params=engine_names())
+@pytest.fixture(scope="session", params=[_variant], ids=str)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Every engine in turn; each is made once, as it is in a worker."""
-    if request.param not in _engines:
-        _engines[request.param] = open_engine(request.param)
-    return _engines[request.param]
+    """Made once, as it is in a worker."""
+    return open_engine(request.param.engine)
 
 
 @pytest.fixture
 def load(engine: Engine) -> Loader:
-    return Loader(engine)
+    return Loader(engine, _variant.options)
 
 
 @pytest.fixture

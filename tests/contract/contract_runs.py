@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guest_builds import build_c, parse_wat
@@ -17,7 +20,7 @@ from limpet.wasi.strings import Strings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from limpet.engine.protocol import Engine, Outcome, Program
+    from limpet.engine.protocol import CompileOptions, Engine, Outcome, Program
 
 WASI = "wasi_snapshot_preview1"
 _MEMORY_BYTES = 64 << 20
@@ -26,27 +29,43 @@ _MEMORY_BYTES = 64 << 20
 class Loader:
     """Makes programs of sources; keeps the artifacts of those it has seen."""
 
-    artifacts: dict[tuple[str, str], bytes] = {}  # noqa: RUF012 - shared by all tests on purpose
+    artifacts: dict[tuple[str, CompileOptions], bytes] = {}  # noqa: RUF012 - shared on purpose
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, options: CompileOptions) -> None:
         self.engine = engine
+        self.options = options
 
-    def wat(self, body: str, *, memory_bytes: int = _MEMORY_BYTES) -> Program:
-        return self._load(f"(module {body})", parse_wat, memory_bytes)
+    def wat(
+        self, body: str, *, memory_bytes: int = _MEMORY_BYTES, cost: int | None = None
+    ) -> Program:
+        limits = Limits(memory_bytes=memory_bytes, cost=cost)
+        return self._load(f"(module {body})", parse_wat, limits)
 
-    def c(self, source: str, *, memory_bytes: int = _MEMORY_BYTES) -> Program:
-        return self._load(source, build_c, memory_bytes)
+    def c(
+        self, source: str, *, memory_bytes: int = _MEMORY_BYTES, cost: int | None = None
+    ) -> Program:
+        return self._load(source, build_c, Limits(memory_bytes=memory_bytes, cost=cost))
 
-    def _load(self, source: str, build: Any, memory_bytes: int) -> Program:
-        key = (self.engine.name, source)
+    def compile(self, body: str, **changes: Any) -> bytes:
+        """The artifact of a module, compiled as this engine is tested, but for the changes."""
+        options = replace(self.options, **changes)
+        return self.engine.compile_module(parse_wat(f"(module {body})"), options)[0]
+
+    def _load(self, source: str, build: Any, limits: Limits) -> Program:
+        options = replace(self.options, is_metered=limits.cost is not None)
+        key = (source, options)
         if key not in self.artifacts:
-            self.artifacts[key] = self.engine.compile_module(build(source))[0]
-        descriptor = os.memfd_create("artifact")
-        try:
-            os.write(descriptor, self.artifacts[key])
-            return self.engine.load(descriptor, limits=Limits(memory_bytes=memory_bytes))
-        finally:
-            os.close(descriptor)
+            self.artifacts[key] = self.engine.compile_module(build(source), options)[0]
+        return load_bytes(self.engine, self.artifacts[key], limits)
+
+
+def load_bytes(engine: Engine, artifact: bytes, limits: Limits) -> Program:
+    descriptor = os.memfd_create("artifact")
+    try:
+        os.write(descriptor, artifact)
+        return engine.load(descriptor, limits=limits)
+    finally:
+        os.close(descriptor)
 
 
 def invoke(**changes: Any) -> Invocation:
@@ -67,6 +86,13 @@ def run_and_read(program: Program, **changes: Any) -> tuple[Outcome, bytes]:
     """The outcome, and what went to standard output."""
     stdout = BufferOutput(16 << 20)
     return program.run(invoke(stdout=stdout, **changes)), stdout.getvalue()
+
+
+def this_python(*arguments: str) -> list[str]:
+    """The command that runs this Python as it was started: perhaps under a loader of its own."""
+    own = Path("/proc/self/cmdline").read_bytes().split(b"\0")[:-1]
+    interpreter = own[: len(own) - len(sys.orig_argv[1:])]
+    return [*map(os.fsdecode, interpreter), *arguments]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ GOOD = '(module (memory (export "memory") 1) (func (export "_start")))'
         (b"\0as", ["first bytes"]),
         (b"\0asm", ["truncated"]),
         (b"\0asm\x01\0\0\0\x01\x20", ["truncated"]),
-        (b"\0asm\x0d\0\x01\0", ["component", "core module", "wasm32-wasip1"]),
+        (b"\0asm\x0d\0\x01\0", ["component"]),
         (b"\0asm\x02\0\0\0", ["version 2"]),
         (b"\x7fELF\x02\x01\x01", ["ELF", "wasm32-wasip1"]),
         (b"\x1f\x8b\x08\0", ["gzip", "unpack"]),

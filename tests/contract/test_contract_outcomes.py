@@ -60,6 +60,8 @@ def test_traps_name_their_reason(load: Loader, body: str, text: str) -> None:
 
 
 def test_a_trap_names_its_function(load: Loader) -> None:
+    if load.engine.name == "wasmedge":
+        pytest.skip("WasmEdge's C API does not say where a guest trapped")
     outcome = load.wat('(func $inner unreachable) (func (export "_start") (call $inner))').run(
         invoke()
     )
@@ -67,6 +69,8 @@ def test_a_trap_names_its_function(load: Loader) -> None:
 
 
 def test_infinite_recursion(load: Loader) -> None:
+    if load.engine.name == "wasmedge":
+        pytest.skip("WasmEdge has no limit on a guest's stack: test_wasmedge_stack.py")
     program = load.wat('(func $f (call $f)) (func (export "_start") (call $f))')
     for _ in range(3):
         outcome = program.run(invoke())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine_variant import tested_variant
 from guest_builds import CORPUS, compile_for_cli, find_cli
 
 from limpet.engine import open_engine
@@ -107,11 +108,12 @@ _programs: dict[bytes, Program] = {}
 
 
 def load(module: bytes, memory_bytes: int = 256 << 20) -> Program:
-    """The module as a program of the default engine; loaded once."""
+    """The module as a program of the engine that is tested; loaded once."""
     global _engine
     if module not in _programs:
-        _engine = _engine or open_engine()
-        artifact, _ = _engine.compile_module(module)
+        variant = tested_variant()
+        _engine = _engine or open_engine(variant.engine)
+        artifact, _ = _engine.compile_module(module, variant.options)
         descriptor = os.memfd_create("artifact")
         os.write(descriptor, artifact)
         _programs[module] = _engine.load(descriptor, limits=Limits(memory_bytes=memory_bytes))

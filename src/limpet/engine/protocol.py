@@ -16,6 +16,7 @@ from limpet.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from limpet.wasi.network import Network
     from limpet.wasi.streams import InputStream, OutputStream
     from limpet.wasi.strings import Strings
 
@@ -31,6 +32,7 @@ class OutcomeKind(StrEnum):
     TRAP = "Trap"
     OUT_OF_MEMORY = "OOMKilled"  # the same word as when the kernel does it
     DEADLINE = "DeadlineExceeded"
+    COST = "CostExceeded"
     INTERRUPTED = "Interrupted"
 
 
@@ -62,7 +64,8 @@ class Invocation:
     """One run to make. Not frozen: building it is on the request path.
 
     `args[0]` is the program's name; `env` holds `NAME=value` items. Neither may contain NUL.
-    `deadline_seconds` counts from the start of the run; None means no deadline.
+    `deadline_seconds` counts from the start of the run; None means no deadline. `network` is what
+    the guest's sockets reach; None means nothing.
     """
 
     args: Strings
@@ -72,14 +75,40 @@ class Invocation:
     stderr: OutputStream
     preopens: Sequence[Preopen] = ()
     deadline_seconds: float | None = None
+    network: Network | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a program may use: linear memory over all its memories, and table elements."""
+    """What a program may use: linear memory over all its memories, and table elements.
+
+    `cost` is how much work one run may do, in the engine's own unit, which is about one
+    instruction; None means any. Only an artifact that was compiled to be metered takes one.
+    """
 
     memory_bytes: int
     table_elements: int = 100_000
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """How a module is to be compiled; each choice makes an artifact of its own.
+
+    `is_metered` has the code count its work, for `Limits.cost`. `is_interpreted` leaves it as it
+    is, to be interpreted: an engine that has no interpreter refuses with `ModuleError`.
+    """
+
+    is_metered: bool = False
+    is_interpreted: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What an artifact's name says of them; empty for the defaults."""
+        return "-metered" * self.is_metered + "-interpreted" * self.is_interpreted
+
+
+DEFAULT_OPTIONS = CompileOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +151,9 @@ class Engine(Protocol):
         """Say for people how the address space for guests is reserved here."""
         ...
 
-    def compile_module(self, module: bytes) -> tuple[bytes, ModuleInfo]:
+    def compile_module(
+        self, module: bytes, options: CompileOptions = DEFAULT_OPTIONS
+    ) -> tuple[bytes, ModuleInfo]:
         """Validate and compile ahead of time.
 
         Raises `ModuleError` (bad magic, truncated, a component, unknown imports by name, no
@@ -131,7 +162,8 @@ class Engine(Protocol):
         ...
 
     def load(self, artifact: int, *, limits: Limits) -> Program:
-        """Map the artifact behind this descriptor. It must be one that this node compiled.
+        """Map the artifact behind this descriptor. It must be one that this node compiled, with
+        options that fit these limits.
 
         Raises `ModuleError` when the module needs more from the start than `limits` allow, and
         when the artifact is not one of this engine with these settings.

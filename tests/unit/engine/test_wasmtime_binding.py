@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wasmtime import _bindings as reference
 
+from limpet.engine.raw_memory import view_memory
 from limpet.engine.wasmtime import binding, settings
 from limpet.engine.wasmtime.library import find_library, find_version
 
@@ -89,7 +90,7 @@ def test_function_types_have_their_parameters() -> None:
 
 def test_a_view_of_memory_is_writable_and_can_be_released() -> None:
     buffer = ctypes.create_string_buffer(b"abc")
-    view = binding.view_memory(ctypes.addressof(buffer), 3)
+    view = view_memory(ctypes.addressof(buffer), 3)
     view[1:2] = b"X"
     assert buffer.value == b"aXc"
     view.release()

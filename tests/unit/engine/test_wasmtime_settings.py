@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from limpet.engine.address_space import can_reserve
 from limpet.engine.wasmtime import settings
-from limpet.engine.wasmtime.address_space import can_reserve
 from limpet.engine.wasmtime.engine import WasmtimeEngine
 from limpet.engine.wasmtime.settings import EngineSettings, choose_settings
 

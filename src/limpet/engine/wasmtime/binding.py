@@ -12,7 +12,7 @@ Whoever calls must free what it is given, as those headers say.
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
 from limpet.engine.wasmtime.library import find_library
@@ -81,14 +81,18 @@ def _bind(
 byte_vec_delete = _bind(_held, "wasm_byte_vec_delete", None, c_void_p)
 functype_new = _bind(_held, "wasm_functype_new", c_void_p, c_void_p, c_void_p)
 functype_delete = _bind(_held, "wasm_functype_delete", None, c_void_p)
+functype_params = _bind(_held, "wasm_functype_params", ctypes.POINTER(PointerVec), c_void_p)
+valtype_kind = _bind(_held, "wasm_valtype_kind", c_uint8, c_void_p)
 valtype_new = _bind(_held, "wasm_valtype_new", c_void_p, c_uint8)
 valtype_vec_new = _bind(_held, "wasm_valtype_vec_new", None, c_void_p, c_size_t, c_void_p)
 importtype_module = _bind(_held, "wasm_importtype_module", ctypes.POINTER(ByteVec), c_void_p)
 importtype_name = _bind(_held, "wasm_importtype_name", ctypes.POINTER(ByteVec), c_void_p)
+importtype_type = _bind(_held, "wasm_importtype_type", c_void_p, c_void_p)
 importtype_vec_delete = _bind(_held, "wasm_importtype_vec_delete", None, c_void_p)
 exporttype_name = _bind(_held, "wasm_exporttype_name", ctypes.POINTER(ByteVec), c_void_p)
 exporttype_type = _bind(_held, "wasm_exporttype_type", c_void_p, c_void_p)
 exporttype_vec_delete = _bind(_held, "wasm_exporttype_vec_delete", None, c_void_p)
+externtype_as_functype = _bind(_held, "wasm_externtype_as_functype_const", c_void_p, c_void_p)
 externtype_as_memorytype = _bind(_held, "wasm_externtype_as_memorytype_const", c_void_p, c_void_p)
 memorytype_limits = _bind(_held, "wasm_memorytype_limits", ctypes.POINTER(Limits), c_void_p)
 
@@ -177,6 +181,7 @@ store_delete = _bind(_released, "wasmtime_store_delete", None, c_void_p)
 store_limiter = _bind(
     _held, "wasmtime_store_limiter", None, c_void_p, c_int64, c_int64, c_int64, c_int64, c_int64
 )
+context_set_fuel = _bind(_held, "wasmtime_context_set_fuel", c_void_p, c_void_p, c_uint64)
 context_set_epoch_deadline = _bind(
     _held, "wasmtime_context_set_epoch_deadline", None, c_void_p, c_uint64
 )
@@ -242,23 +247,6 @@ frame_vec_delete = _bind(_held, "wasm_frame_vec_delete", None, c_void_p)
 
 # wasmtime/wat.h
 wat2wasm = _bind(_released, "wasmtime_wat2wasm", c_void_p, c_char_p, c_size_t, c_void_p)
-
-# CPython's C API: a view of memory that nothing on the Python side owns.
-_memoryview_from_memory = _bind(
-    ctypes.pythonapi,
-    "PyMemoryView_FromMemory",
-    ctypes.py_object,
-    c_void_p,
-    ctypes.c_ssize_t,
-    c_int,
-)
-_PYBUF_WRITE = 0x200
-
-
-def view_memory(address: int, length: int) -> memoryview:
-    """A writable view of raw memory. It must be released before the memory goes."""
-    view: memoryview = _memoryview_from_memory(address, length, _PYBUF_WRITE)
-    return view
 
 
 def take_bytes(vector: ByteVec) -> bytes:

@@ -14,40 +14,20 @@ from typing import TYPE_CHECKING
 
 from limpet.engine.wasmtime import binding
 from limpet.wasi import abi
-from limpet.wasi.errnos import WasiError, errno_from_os
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
     from collections.abc import Callable
 
+    from limpet.engine.guest import Ending, Guest
     from limpet.engine.wasmtime.deadline import EpochAlarm
     from limpet.wasi.control import Control
-    from limpet.wasi.run import WasiRun
 
 _SLOTS = {"i": "I12x", "j": "Q8x", "s": "q8x"}
 _VALUE_KINDS = {"i": 0, "j": 1, "s": 1}  # WASM_I32, WASM_I64 of wasm.h
 _ENDED = b"ended by the host"
 # One epoch beyond the current one: the next increment makes the guest call back.
 NEXT_EPOCH = 1
-
-
-class Guest:
-    """What the callbacks of a program share: the run in progress and why it is to end.
-
-    `caller` is the `wasmtime_caller_t` of the latest host call, valid until that call returns.
-    """
-
-    __slots__ = ("caller", "ending", "run")
-
-    def __init__(self) -> None:
-        self.run: WasiRun | None = None
-        self.caller = 0
-        self.ending: BaseException | None = None
-
-    def end_with(self, ending: BaseException) -> None:
-        """Note why the guest ends, without tracebacks: their frames hold the guest's memory."""
-        ending.__context__ = None
-        self.ending = ending.with_traceback(None)
 
 
 def make_callback(name: str, function: Callable[..., int], guest: Guest) -> CFuncPtr:
@@ -75,19 +55,15 @@ def make_callback(name: str, function: Callable[..., int], guest: Guest) -> CFun
 
 def _translate(error: BaseException, guest: Guest, address: int) -> int:
     """What was raised, for the guest: an error number in the result's slot, or a trap."""
-    if isinstance(error, WasiError):
-        number = error.number
-    elif isinstance(error, OSError):
-        number = errno_from_os(error)
-    else:
-        guest.end_with(error)
+    number = guest.answer(error)
+    if number is None:
         trap: int = binding.trap_new(_ENDED, len(_ENDED))
         return trap
     ctypes.c_uint64.from_address(address).value = number
     return 0
 
 
-def make_epoch_callback(guest: Guest, control: Control, alarm: EpochAlarm) -> CFuncPtr:
+def make_epoch_callback(guest: Ending, control: Control, alarm: EpochAlarm) -> CFuncPtr:
     """A C function pointer for when the epoch moved while guest code ran. Keep it alive.
 
     `wasmtime_store_epoch_deadline_callback` of wasmtime/store.h: an error that is returned ends the

@@ -6,13 +6,9 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
-from limpet.errors import UnavailableError
+from limpet.engine.missing import EngineMissingError
 
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-
-
-class EngineMissingError(UnavailableError):
-    """The engine's library is not on this machine."""
 
 
 def find_library() -> str:

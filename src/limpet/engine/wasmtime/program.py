@@ -6,28 +6,29 @@ import ctypes
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from limpet.engine import outcomes
+from limpet.engine.guest import Guest
 from limpet.engine.protocol import Invocation, Limits, ModuleError, Outcome, OutcomeKind
+from limpet.engine.raw_memory import view_memory
 from limpet.engine.wasmtime import binding, traps
 from limpet.engine.wasmtime.hostcalls import (
     NEXT_EPOCH,
-    Guest,
     make_callback,
     make_epoch_callback,
     new_function_type,
 )
 from limpet.wasi import abi
 from limpet.wasi.control import Control
-from limpet.wasi.endings import GuestDeadline, GuestExit, GuestInterrupted, GuestTrap
+from limpet.wasi.endings import GuestTrap
 from limpet.wasi.memory import GuestMemory
 from limpet.wasi.preview1 import FUNCTIONS
 from limpet.wasi.run import WasiRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from limpet.engine.wasmtime.deadline import EpochAlarm
 
-_PAGE_BYTES = 65536
 _NS = 1_000_000_000
 _LONGEST_SECONDS = 1e9
 _MODULE = abi.MODULE.encode()
@@ -42,7 +43,7 @@ class WasmtimeProgram:
         engine: int,
         module: int,
         *,
-        imports: Iterable[str],
+        imports: Mapping[str, str],
         limits: Limits,
         alarm: EpochAlarm,
     ) -> None:
@@ -68,18 +69,18 @@ class WasmtimeProgram:
         self._has_memory = False
         self._latest = Outcome(OutcomeKind.EXIT)
         self._callbacks = {
-            name: make_callback(name, FUNCTIONS[name], self._guest) for name in set(imports)
+            key: make_callback(key, FUNCTIONS[key], self._guest) for key in set(imports.values())
         }
         self._epoch_callback = make_epoch_callback(self._guest, self._control, alarm)
         self._epoch_callback_at = ctypes.cast(self._epoch_callback, ctypes.c_void_p).value
         self._linked = 0
-        self._linked = self._link(module)
+        self._linked = self._link(module, imports)
 
-    def _link(self, module: int) -> int:
+    def _link(self, module: int, imports: Mapping[str, str]) -> int:
         linker = binding.linker_new(self._engine)
         try:
-            for name, callback in self._callbacks.items():
-                function_type = new_function_type(name)
+            for name, key in imports.items():
+                function_type = new_function_type(key)
                 encoded = name.encode()
                 error = binding.linker_define_func_unchecked(
                     linker,
@@ -88,7 +89,7 @@ class WasmtimeProgram:
                     encoded,
                     len(encoded),
                     function_type,
-                    callback,
+                    self._callbacks[key],
                     None,
                     None,
                 )
@@ -117,6 +118,8 @@ class WasmtimeProgram:
             binding.store_limiter(store, limits.memory_bytes, limits.table_elements, -1, -1, -1)
             binding.store_epoch_deadline_callback(store, self._epoch_callback_at, None, None)
             binding.context_set_epoch_deadline(context, NEXT_EPOCH)
+            if limits.cost is not None:
+                binding.context_set_fuel(context, limits.cost)
             # Read after the epoch deadline is set: an alarm from here on is seen by this store.
             now_ns = monotonic_ns()
             deadline_ns = 0
@@ -181,7 +184,7 @@ class WasmtimeProgram:
             self._has_memory = True
         context, memory = self._context, self._memory_of
         size = binding.memory_data_size(context, memory)
-        return binding.view_memory(binding.memory_data(context, memory), size)
+        return view_memory(binding.memory_data(context, memory), size)
 
     def _memory_bytes(self) -> int:
         if not self._has_memory:
@@ -200,42 +203,16 @@ class WasmtimeProgram:
             text = binding.take_error(error)
         memory_bytes = self._memory_bytes()
         ending = self._guest.ending
-        if isinstance(ending, GuestExit):
-            return Outcome(OutcomeKind.EXIT, ending.code, memory_bytes=memory_bytes)
-        if isinstance(ending, GuestDeadline):
-            return Outcome(
-                OutcomeKind.DEADLINE, message="deadline exceeded", memory_bytes=memory_bytes
-            )
-        if isinstance(ending, GuestInterrupted):
-            return Outcome(
-                OutcomeKind.INTERRUPTED, message="interrupted", memory_bytes=memory_bytes
-            )
-        if isinstance(ending, GuestTrap):
-            return Outcome(OutcomeKind.TRAP, message=ending.message, memory_bytes=memory_bytes)
-        if isinstance(ending, Exception):
-            text = f"a host function failed: {type(ending).__name__}: {ending}"
-            return Outcome(OutcomeKind.TRAP, message=text, memory_bytes=memory_bytes)
-        if ending is not None:  # KeyboardInterrupt, SystemExit: meant for the host
-            raise ending
-        return self._explain_trap(code, text, memory_bytes)
-
-    def _explain_trap(self, code: int, text: str, memory_bytes: int) -> Outcome:
-        """Tell running out of memory from other traps, as far as that can be told.
-
-        Whether a growth was refused is not visible from outside. A guest that aborts with its
-        memory within a page of the limit has run out of it; one that aborts with more than half of
-        the limit in use may have asked for the double, so its message says so.
-        """
-        limit = self._limits.memory_bytes
-        text = " ".join(text.split())
-        if code == traps.UNREACHABLE and memory_bytes + _PAGE_BYTES > limit:
-            text = (
-                f"reached its memory limit, with {memory_bytes / (1 << 20):.1f} MiB in use: {text}"
-            )
-            return Outcome(OutcomeKind.OUT_OF_MEMORY, message=text, memory_bytes=memory_bytes)
-        if code == traps.UNREACHABLE and 2 * memory_bytes > limit:
-            text += f" (memory at {memory_bytes} of {limit} bytes: perhaps a growth was refused)"
-        return Outcome(OutcomeKind.TRAP, message=text, memory_bytes=memory_bytes)
+        if ending is not None:
+            return outcomes.explain_ending(ending, memory_bytes)
+        if code == traps.OUT_OF_FUEL:
+            return outcomes.cost_exceeded(self._limits.cost, memory_bytes)
+        return outcomes.explain_trap(
+            text,
+            is_unreachable=code == traps.UNREACHABLE,
+            memory_bytes=memory_bytes,
+            limit_bytes=self._limits.memory_bytes,
+        )
 
     def __del__(self) -> None:
         # At interpreter exit the binding may be gone already; the process goes with it.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from limpet.engine.address_space import can_reserve
 from limpet.engine.wasmtime import binding
-from limpet.engine.wasmtime.address_space import can_reserve
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -28,6 +28,9 @@ _KEEP_RESIDENT_BYTES = 256 * 1024
 _TABLE_KEEP_RESIDENT_BYTES = 64 * 1024
 _TABLE_ELEMENTS = 100_000
 _INSTANCE_BYTES = 1 * _MIB
+# What one component may be made of. One from Python, linked of shared libraries, has some thirty.
+_CORE_INSTANCES = 64
+_COMPONENT_TABLES = 16
 
 # WebAssembly 2.0 and what current toolchains emit by default. The rest is off: each proposal is
 # attack surface, and those that need a garbage collector would escape the memory limit.
@@ -91,22 +94,53 @@ def choose_settings() -> EngineSettings:
     return EngineSettings(_SMALL_RESERVATION_BYTES, 0)
 
 
-def new_engine(settings: EngineSettings) -> int:
-    """A `wasm_engine_t` with these settings. Starts no thread."""
-    config = binding.config_new()
+def new_engine(settings: EngineSettings, *, is_metered: bool = False) -> int:
+    """A `wasm_engine_t` with these settings. Starts no thread.
+
+    Metered code counts what it executes down from the store's fuel.
+    """
+    config = _new_config(settings)
+    binding.config_switch_set(config, "consume_fuel", is_on=is_metered)
+    if settings.slots:
+        _use_pool(config, settings, {})
+    engine: int = binding.engine_new_with_config(config)
+    return engine
+
+
+def new_component_engine(
+    settings: EngineSettings, *, max_memories: int, is_metered: bool = False
+) -> int:
+    """As `new_engine`, for components: a run needs several core instances, and some memories."""
+    config = _new_config(settings)
+    binding.config_switch_set(config, "consume_fuel", is_on=is_metered)
+    binding.config_switch_set(config, "wasm_component_model", is_on=True)
+    if settings.slots:
+        numbers = {
+            "total_component_instances": settings.slots,
+            "max_component_instance_size": _INSTANCE_BYTES,
+            "total_core_instances": settings.slots * _CORE_INSTANCES,
+            "max_core_instances_per_component": _CORE_INSTANCES,
+            "max_memories_per_component": max_memories,
+            "max_tables_per_component": _COMPONENT_TABLES,
+            "total_tables": settings.slots * _COMPONENT_TABLES,
+        }
+        _use_pool(config, settings, numbers)
+    engine: int = binding.engine_new_with_config(config)
+    return engine
+
+
+def _new_config(settings: EngineSettings) -> int:
+    config: int = binding.config_new()
     for name, is_on in _SWITCHES.items():
         binding.config_switch_set(config, name, is_on=is_on)
     binding.config_memory_reservation_set(config, settings.reservation_bytes)
     binding.config_memory_guard_size_set(config, _GUARD_BYTES)
     binding.config_memory_reservation_for_growth_set(config, 0)
     binding.config_max_wasm_stack_set(config, _STACK_BYTES)
-    if settings.slots:
-        _use_pool(config, settings)
-    engine: int = binding.engine_new_with_config(config)
-    return engine
+    return config
 
 
-def _use_pool(config: int, settings: EngineSettings) -> None:
+def _use_pool(config: int, settings: EngineSettings, more: dict[str, int]) -> None:
     pool = binding.pooling_config_new()
     numbers = {
         "total_core_instances": settings.slots,
@@ -124,7 +158,7 @@ def _use_pool(config: int, settings: EngineSettings) -> None:
         "linear_memory_keep_resident": _KEEP_RESIDENT_BYTES,
         "table_keep_resident": _TABLE_KEEP_RESIDENT_BYTES,
     }
-    for name, value in numbers.items():
+    for name, value in (numbers | more).items():
         binding.pooling_config_number_set(pool, name, value)
     binding.pooling_allocation_strategy_set(config, pool)
     binding.pooling_config_delete(pool)

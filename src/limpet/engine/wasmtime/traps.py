@@ -9,6 +9,7 @@ from limpet.engine.wasmtime import binding
 # wasmtime/trap.h, enum wasmtime_trap_code_enum: what a module without the GC proposal can hit.
 STACK_OVERFLOW = 0
 UNREACHABLE = 9
+OUT_OF_FUEL = 11
 _CODES = {
     STACK_OVERFLOW: "call stack exhausted",
     1: "out of bounds memory access",

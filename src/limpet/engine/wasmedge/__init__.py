@@ -1,0 +1,1 @@
+"""WasmEdge by ctypes. Importing this package loads nothing."""
