@@ -159,6 +159,9 @@ _GROUPS: dict[str, type[Any]] = {
     "sandbox": SandboxSettings,
 }
 
+# Also looked at by processes that have no settings: limpet.engine.wasmedge.library.
+_NOT_SETTINGS = frozenset({"LIMPET_WASMEDGE_ROOT"})
+
 
 def load_settings(
     *,
@@ -174,6 +177,8 @@ def load_settings(
     for group, key, value in _from_file(file):
         _set(values, group, key, value, source=str(file))
     for variable, text in sorted((environment or {}).items()):
+        if variable in _NOT_SETTINGS:
+            continue
         if variable.startswith("LIMPET_") and variable.count("_") >= 2:
             group, _, key = variable.removeprefix("LIMPET_").lower().partition("_")
             _set(values, group, key, text, source=variable)

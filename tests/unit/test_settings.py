@@ -24,6 +24,7 @@ def file(tmp_path):
 def test_without_a_word_there_are_defaults():
     assert load_settings() == Settings()
     assert load_settings(environment={"PATH": "/bin", "LIMPET_SOCKET": "/x"}) == Settings()
+    assert load_settings(environment={"LIMPET_WASMEDGE_ROOT": "/x"}) == Settings()
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(file):

@@ -31,6 +31,7 @@ def examine_device(settings: Settings) -> list[Finding]:
     data = settings.node.data_directory
     return [
         _engine(),
+        _wasmedge(data),
         _state(),
         _core_dumps(),
         _key(settings),
@@ -67,6 +68,32 @@ def _use_engine() -> dict[str, str]:
     engine = open_engine()
     Rehearsal(engine).run()
     return {"name": f"{engine.name} {engine.version}", "memory": engine.describe_memory()}
+
+
+def _wasmedge(data: Path) -> Finding:
+    """The engine that is optional: that it is not there is no lack."""
+    from limpet.provision.engine_report import examine_wasmedge
+
+    report = examine_wasmedge(data)
+    details = {"state": report.state, "where": report.where, "modes": list(report.modes)}
+    if report.state == "usable":
+        found = f"WasmEdge {report.version}, {' and '.join(report.modes)}"
+        return Finding(name="second-engine", level=Level.OK, found=found, details=details)
+    if report.state == "missing":
+        return Finding(
+            name="second-engine",
+            level=Level.OK,
+            found="none (optional: `limpet engine install wasmedge`)",
+            details=details,
+        )
+    return Finding(
+        name="second-engine",
+        level=Level.HINT,
+        found=f"WasmEdge is there and does not run: {report.problem}",
+        without="apps that ask for it do not start",
+        fix="`limpet engine install wasmedge`, or `limpet engine remove wasmedge`",
+        details=details,
+    )
 
 
 def _state() -> Finding:
