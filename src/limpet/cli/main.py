@@ -24,6 +24,7 @@ _COMPLETE_VARIABLE = "_LIMPET_COMPLETE"
 
 VERBS = {
     "run": "Run a module now, node or no node.",
+    "inspect": "Say what a module needs, and what runs it.",
     "apply": "Create or change objects from manifests.",
     "get": "List apps and other objects.",
     "describe": "Show everything about one object.",
@@ -31,6 +32,7 @@ VERBS = {
     "top": "Show what apps use and how fast they answer.",
     "delete": "Delete objects.",
     "key": "Show or change what encrypts this node's data.",
+    "engine": "Show, install or remove what runs WebAssembly.",
     "up": "Start a node here, in the foreground.",
     "doctor": "Find out what this device has, and what helps.",
     "demo": "See Limpet work in a minute.",

@@ -3,6 +3,9 @@
 Source: the WebAssembly core specification 2.0, section 5 "Binary Format". Code and data are passed
 over by their size, so that inspecting costs little even for a large module. The engine validates
 what is skipped; here we read enough to say in plain words why a module can't run.
+
+Modules are strangers' bytes: counts are held against the bytes that are left, and a `Budget` bounds
+the work and the memory that one file can ask for.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from limpet.engine.protocol import ModuleError
 
 MAGIC = b"\0asm"
 VERSION_CORE = b"\1\0\0\0"
+HEADER_BYTES = 8
 PAGE_BYTES = 65536
 
 KIND_FUNCTION, KIND_TABLE, KIND_MEMORY, KIND_GLOBAL, KIND_TAG = range(5)
-_KIND_NAMES = ("function", "table", "memory", "global", "tag")
+KIND_NAMES = ("function", "table", "memory", "global", "tag")
 _VALUE_TYPES = {
     0x7F: "i32",
     0x7E: "i64",
@@ -29,6 +33,10 @@ _VALUE_TYPES = {
 _FORM_FUNCTION = 0x60
 _LIMITS_MAX, _LIMITS_SHARED, _LIMITS_64, _LIMITS_PAGE_SIZE = 1, 2, 4, 8
 _MAX_ITEMS = 1_000_000  # Wasmtime's own bound on functions and types
+MAX_NAMES = 100_000  # of imports, and of exports: each is looked at and may be told of
+_MAX_NAME_BYTES = 100_000  # Wasmtime's own bound
+_TAG_SECTION = 13
+CUSTOM_SECTION = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +50,17 @@ class FunctionType:
 
 @dataclass(frozen=True, slots=True)
 class MemoryType:
-    """Sizes in bytes."""
+    """Sizes in bytes; no maximum is None."""
 
     minimum_bytes: int
     is_shared: bool = False
     is_64: bool = False
+    maximum_bytes: int | None = None
+    page_bytes: int = PAGE_BYTES
+
+    @property
+    def has_usual_pages(self) -> bool:
+        return self.page_bytes == PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +75,70 @@ class Import:
     def __str__(self) -> str:
         if self.type is not None:
             return f"{self.module}.{self.name} {self.type}"
-        return f"{self.module}.{self.name} ({_KIND_NAMES[self.kind]})"
+        return f"{self.module}.{self.name} ({KIND_NAMES[self.kind]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where a section is: `start` is its id's position, `body` its content's, `end` is past both.
+
+    Only custom sections (id 0) have a `name`, which is where their content begins.
+    """
+
+    id: int
+    start: int
+    body: int
+    end: int
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What may still be read of one file: entries of lists, and sections."""
+
+    items: int = 1_500_000
+    sections: int = 100_000
+
+    def spend_items(self, count: int) -> None:
+        self.items -= count
+        if self.items < 0:
+            raise ModuleError("the module is too large to be read: its lists have too many entries")
+
+    def spend_section(self) -> None:
+        self.sections -= 1
+        if self.sections < 0:
+            raise ModuleError("the module is too large to be read: it has too many sections")
 
 
 @dataclass(slots=True)
 class Shape:
-    """`functions` holds the type index of every function, imported ones first."""
+    """`functions` holds the type index of every function, imported ones first; None in `types`
+    stands for a type of the garbage collection proposal, behind which none is read.
+    """
 
     types: list[FunctionType | None] = field(default_factory=list)
     imports: list[Import] = field(default_factory=list)
     exports: dict[str, tuple[int, int]] = field(default_factory=dict)
     functions: list[int] = field(default_factory=list)
     memories: list[MemoryType] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+
+    @property
+    def custom_sections(self) -> list[Section]:
+        return [section for section in self.sections if section.id == CUSTOM_SECTION]
+
+    @property
+    def own_memories(self) -> list[MemoryType]:
+        """Those that the module defines."""
+        imported = sum(each.kind == KIND_MEMORY for each in self.imports)
+        return self.memories[imported:]
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether it throws or catches exceptions."""
+        return any(section.id == _TAG_SECTION for section in self.sections) or any(
+            each.kind == KIND_TAG for each in self.imports
+        )
 
     def function_type(self, index: int) -> FunctionType | None:
         if index < len(self.functions) and self.functions[index] < len(self.types):
@@ -80,19 +146,20 @@ class Shape:
         return None
 
 
-class _Reader:
-    """A cursor over bytes; running out of them is an error, never an exception of Python's."""
+class Reader:
+    """A cursor over bytes; running out of them is a `ModuleError`, never an exception of Python's."""
 
-    __slots__ = ("data", "end", "position")
+    __slots__ = ("budget", "data", "end", "position")
 
-    def __init__(self, data: bytes, position: int, end: int) -> None:
+    def __init__(self, data: bytes, position: int, end: int, budget: Budget | None = None) -> None:
         self.data = data
         self.position = position
         self.end = end
+        self.budget = budget or Budget()
 
     def byte(self) -> int:
         if self.position >= self.end:
-            raise ModuleError(_broken(f"it ends in the middle of something at byte {self.end}"))
+            raise ModuleError(damaged(f"it ends in the middle of something at byte {self.end}"))
         value = self.data[self.position]
         self.position += 1
         return value
@@ -106,40 +173,46 @@ class _Reader:
                 break
             shift += 7
             if shift >= bits:
-                raise ModuleError(_broken(f"a number is too long at byte {self.position}"))
+                raise ModuleError(damaged(f"a number is too long at byte {self.position}"))
         if result >> bits:
-            raise ModuleError(_broken(f"a number is too large at byte {self.position}"))
+            raise ModuleError(damaged(f"a number is too large at byte {self.position}"))
         return result
 
-    def count(self) -> int:
+    def count(self, limit: int = _MAX_ITEMS) -> int:
         value = self.unsigned()
-        if value > min(_MAX_ITEMS, self.end - self.position):
-            raise ModuleError(_broken(f"a list of {value} items at byte {self.position}"))
+        if value > min(limit, self.end - self.position):
+            raise ModuleError(damaged(f"a list of {value} items at byte {self.position}"))
+        self.budget.spend_items(value)
         return value
 
     def name(self) -> str:
         length = self.unsigned()
         end = self.position + length
+        if length > _MAX_NAME_BYTES:
+            raise ModuleError(damaged(f"a name of {length} bytes at byte {self.position}"))
         if end > self.end:
-            raise ModuleError(_broken(f"a name runs past its section at byte {self.position}"))
+            raise ModuleError(damaged(f"a name runs past its section at byte {self.position}"))
         raw = self.data[self.position : end]
         self.position = end
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            raise ModuleError(_broken(f"a name is not UTF-8 at byte {end}")) from None
+            raise ModuleError(damaged(f"a name is not UTF-8 at byte {end}")) from None
 
     def limits(self) -> MemoryType:
         flags = self.byte()
         bits = 64 if flags & _LIMITS_64 else 32
         minimum = self.unsigned(bits)
-        if flags & _LIMITS_MAX:
-            self.unsigned(bits)
+        maximum = self.unsigned(bits) if flags & _LIMITS_MAX else None
         page_bytes = PAGE_BYTES
         if flags & _LIMITS_PAGE_SIZE:
             page_bytes = 1 << min(self.unsigned(), 16)
         return MemoryType(
-            minimum * page_bytes, bool(flags & _LIMITS_SHARED), bool(flags & _LIMITS_64)
+            minimum_bytes=minimum * page_bytes,
+            is_shared=bool(flags & _LIMITS_SHARED),
+            is_64=bool(flags & _LIMITS_64),
+            maximum_bytes=None if maximum is None else maximum * page_bytes,
+            page_bytes=page_bytes,
         )
 
     def value_type(self) -> str:
@@ -151,8 +224,33 @@ class _Reader:
             return "ref"
         return f"type {code:#04x}"
 
+    def section(self) -> Section:
+        """The next section's place; the cursor is behind it then.
 
-def _broken(what: str) -> str:
+        Raises `ModuleError` when it runs past the end.
+        """
+        self.budget.spend_section()
+        start = self.position
+        number = self.byte()
+        size = self.unsigned()
+        body = self.position
+        end = body + size
+        if end > self.end:
+            raise ModuleError(
+                f"the module is truncated: {end - self.end} bytes are missing after byte "
+                f"{self.end}. Copy or download it again"
+            )
+        self.position = end
+        name = self.within(body, end).name() if number == CUSTOM_SECTION else ""
+        return Section(number, start, body, end, name)
+
+    def within(self, start: int, end: int) -> Reader:
+        """A cursor over a part of the same bytes, on the same budget."""
+        return Reader(self.data, start, end, self.budget)
+
+
+def damaged(what: str) -> str:
+    """The text of an error about bytes that no toolchain writes."""
     return (
         f"the module is damaged: {what}. Copy or build it again; "
         "`wasm-tools validate` tells more about it"
@@ -164,27 +262,22 @@ def read_shape(module: bytes) -> Shape:
 
     Raises `ModuleError` for truncated and malformed ones.
     """
+    return read_sections(Reader(module, HEADER_BYTES, len(module)))
+
+
+def read_sections(reader: Reader) -> Shape:
+    """The shape of the core module whose sections are left in this reader."""
     shape = Shape()
-    reader = _Reader(module, 8, len(module))
-    while reader.position < len(module):
-        section = reader.byte()
-        size = reader.unsigned()
-        end = reader.position + size
-        if end > len(module):
-            missing = end - len(module)
-            raise ModuleError(
-                f"the module is truncated: {missing} bytes are missing after byte {len(module)}. "
-                "Copy or download it again"
-            )
-        body = _Reader(module, reader.position, end)
-        read = _SECTIONS.get(section)
+    while reader.position < reader.end:
+        section = reader.section()
+        shape.sections.append(section)
+        read = _SECTIONS.get(section.id)
         if read is not None:
-            read(body, shape)
-        reader.position = end
+            read(reader.within(section.body, section.end), shape)
     return shape
 
 
-def _read_types(reader: _Reader, shape: Shape) -> None:
+def _read_types(reader: Reader, shape: Shape) -> None:
     for _ in range(reader.count()):
         if reader.byte() != _FORM_FUNCTION:
             # A type of the garbage collection proposal: the engine says that it is off.
@@ -195,8 +288,8 @@ def _read_types(reader: _Reader, shape: Shape) -> None:
         shape.types.append(FunctionType(parameters, results))
 
 
-def _read_imports(reader: _Reader, shape: Shape) -> None:
-    for _ in range(reader.count()):
+def _read_imports(reader: Reader, shape: Shape) -> None:
+    for _ in range(reader.count(MAX_NAMES)):
         module, name, kind = reader.name(), reader.name(), reader.byte()
         function_type = None
         if kind == KIND_FUNCTION:
@@ -214,22 +307,24 @@ def _read_imports(reader: _Reader, shape: Shape) -> None:
             reader.byte()
             reader.unsigned()
         else:
-            raise ModuleError(_broken(f"import {module}.{name} is of the unknown kind {kind}"))
+            raise ModuleError(damaged(f"import {module}.{name} is of the unknown kind {kind}"))
         shape.imports.append(Import(module, name, kind, function_type))
 
 
-def _read_functions(reader: _Reader, shape: Shape) -> None:
+def _read_functions(reader: Reader, shape: Shape) -> None:
     shape.functions.extend(reader.unsigned() for _ in range(reader.count()))
 
 
-def _read_memories(reader: _Reader, shape: Shape) -> None:
+def _read_memories(reader: Reader, shape: Shape) -> None:
     shape.memories.extend(reader.limits() for _ in range(reader.count()))
 
 
-def _read_exports(reader: _Reader, shape: Shape) -> None:
-    for _ in range(reader.count()):
-        name = reader.name()
-        shape.exports[name] = (reader.byte(), reader.unsigned())
+def _read_exports(reader: Reader, shape: Shape) -> None:
+    for _ in range(reader.count(MAX_NAMES)):
+        name, kind = reader.name(), reader.byte()
+        if kind >= len(KIND_NAMES):
+            raise ModuleError(damaged(f"export {name} is of the unknown kind {kind}"))
+        shape.exports[name] = (kind, reader.unsigned())
 
 
 _SECTIONS = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,9 @@ from limpet.cli import terminal as terminal_module
 from limpet.cli.main import limpet
 
 from .fake_node import NOW, FakeNode
+
+# `limpet inspect` looks at guests that are built with what the corpus uses.
+sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
 
 
 @pytest.fixture(autouse=True)

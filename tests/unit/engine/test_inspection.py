@@ -48,7 +48,7 @@ def test_the_shape_of_a_module() -> None:
     assert shape.exports["own"] == (KIND_FUNCTION, 1)
     assert shape.function_type(1) == FunctionType((), ())
     assert shape.function_type(2) is None
-    assert shape.memories == [MemoryType(2 * 65536)]
+    assert shape.memories == [MemoryType(2 * 65536, maximum_bytes=5 * 65536)]
 
 
 def test_custom_sections_and_code_are_passed_over() -> None:
