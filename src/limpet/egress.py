@@ -175,6 +175,25 @@ class EgressPolicy:
             )
         return _refusal(asked)
 
+    def may_resolve(self, host: str) -> Decision:
+        """Whether to look a name up for an app that has not said what for.
+
+        As in `may_ask`: the name is one that a rule names, or the app may ask for any.
+        """
+        name = normalise_name(host)
+        if name is None:
+            return Decision(False, f"{_shown(host)} is not a host name")
+        if is_own_name(name):
+            return Decision(False, f"{name} is the device itself; ask for 127.0.0.1")
+        for rule in self.rules:
+            if rule.is_wide or rule.has_name(name):
+                return Decision(True, f"{name} is allowed by {rule}")
+        if self._has_lookups:
+            return Decision(
+                True, f"{name} may be looked up: there is a rule for port {LOOKUP_PORT}"
+            )
+        return _refusal(name)
+
     def allows_address(
         self, address: str, port: int, protocol: str, *, asked_name: str | None
     ) -> Decision:

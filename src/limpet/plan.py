@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from limpet.egress import EgressPolicy
@@ -127,15 +127,19 @@ class Plan:
     """One app, ready to be run. `env` may hold secrets.
 
     `egress` is for the agent and no part of the fingerprint: it takes effect on running workers.
+    `guest_ports` says of each listener which of the app's own ports it is. `engine_reason` says why
+    this engine.
     """
 
     app: App
     key: AppKey
     engine: str
+    engine_reason: str
     digest: str
     args: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = field(repr=False)
     listeners: tuple[Listener, ...]
+    guest_ports: tuple[int, ...]
     mounts: tuple[PlannedMount, ...]
     fingerprint: str
     egress: EgressPolicy
@@ -156,7 +160,7 @@ class Plan:
     @property
     def scales_to_zero(self) -> bool:
         """Whether the app is stopped while nobody asks for it."""
-        return self.app.trigger is Trigger.HTTP and bool(self.app.http.idle_timeout_seconds)
+        return serves(self.app) and bool(self.app.http.idle_timeout_seconds)
 
     @property
     def writes_volumes(self) -> bool:
@@ -190,11 +194,33 @@ def app_key(app: App) -> AppKey:
     return AppKey(app.namespace, app.name)
 
 
+def serves(app: App) -> bool:
+    """Whether clients come to the app."""
+    return app.trigger is not Trigger.COMMAND
+
+
+def settle_trigger(app: App, *, listens: bool) -> App:
+    """The app with the trigger that its module is made for, where the manifest leaves it open.
+
+    A module that opens listening sockets serves on its ports by itself. It has no deadline then,
+    unless one was asked for: its one run is as long as it serves.
+    """
+    if not (listens and app.is_trigger_implied and app.trigger is Trigger.HTTP):
+        return app
+    has_deadline = "limpet.dev/deadline" in app.annotations
+    return replace(
+        app,
+        trigger=Trigger.SOCKET,
+        deadline_seconds=app.deadline_seconds if has_deadline else None,
+    )
+
+
 def compile_plan(
     app: App,
     *,
     digest: str,
     engine: str,
+    engine_reason: str = "",
     node_name: str,
     catalog: Catalog,
     available_facilities: frozenset[str] = EVERY_FACILITY,
@@ -212,24 +238,28 @@ def compile_plan(
     env = _compile_env(app, node_name, catalog)
     args = _compile_args(app, dict(env))
     mounts = tuple(_compile_mount(app, mount, catalog) for mount in app.mounts)
-    listeners = compile_listeners(app, catalog) if app.trigger is Trigger.HTTP else ()
-    if app.trigger is Trigger.HTTP and not listeners:
+    openings = compile_openings(app, catalog) if serves(app) else ()
+    if serves(app) and not openings:
         raise PlanError(
             "NoPort",
             f"app {app.namespace}/{app.name} has no port to answer on: declare a containerPort "
             "or the annotation limpet.dev/listen",
             is_final=True,
         )
+    listeners = tuple(listener for listener, _ in openings)
+    guest_ports = tuple(port for _, port in openings)
     return Plan(
         app=app,
         key=app_key(app),
         engine=engine,
+        engine_reason=engine_reason,
         digest=digest,
         args=args,
         env=env,
         listeners=listeners,
+        guest_ports=guest_ports,
         mounts=mounts,
-        fingerprint=_fingerprint(app, digest, engine, args, env, listeners, mounts),
+        fingerprint=_fingerprint(app, digest, engine, args, env, openings, mounts),
         egress=compile_egress(app, catalog),
     )
 
@@ -295,7 +325,12 @@ def _plain(value: object) -> object:
 
 
 def compile_listeners(app: App, catalog: Catalog) -> tuple[Listener, ...]:
-    """Decide where an app answers.
+    """Decide where an app answers (`compile_openings`)."""
+    return tuple(listener for listener, _ in compile_openings(app, catalog))
+
+
+def compile_openings(app: App, catalog: Catalog) -> tuple[tuple[Listener, int], ...]:
+    """Decide where an app answers, and which of its own ports each address leads to.
 
     The annotation `limpet.dev/listen` replaces everything else. A hostPort opens on the device. Each
     port of a Service that selects the app opens by the Service's type: ClusterIP on loopback,
@@ -304,8 +339,9 @@ def compile_listeners(app: App, catalog: Catalog) -> tuple[Listener, ...]:
     own = f"app {app.namespace}/{app.name}"
     if app.http.listen is not None:
         host, _, number = app.http.listen.rpartition(":")
-        return (Listener(host.strip("[]"), int(number), own),)
-    found: list[Listener] = []
+        own_port = app.ports[0].container_port if app.ports else int(number)
+        return ((Listener(host.strip("[]"), int(number), own), own_port),)
+    found: dict[Listener, int] = {}
     for port in app.ports:
         opened = [
             Listener(host, number, f"service {service.namespace}/{service.name}")
@@ -314,8 +350,9 @@ def compile_listeners(app: App, catalog: Catalog) -> tuple[Listener, ...]:
         ]
         if port.host_port is not None:
             opened.append(Listener(port.host_ip, port.host_port, own))
-        found += opened or [Listener("127.0.0.1", port.container_port, own)]
-    return tuple(dict.fromkeys(found))
+        for listener in opened or [Listener("127.0.0.1", port.container_port, own)]:
+            found.setdefault(listener, port.container_port)
+    return tuple(found.items())
 
 
 def _services(app: App, catalog: Catalog) -> Sequence[Service]:

@@ -1,10 +1,11 @@
-"""A node whose engine can be escaped: `limpet.node` with two differences, for the tests of its walls.
+"""A node whose engine can be escaped: `limpet.node` with three differences, for the tests of its walls.
 
 A module with a custom section named `escape` is not run as a guest. The section says when its native code
 runs: `program` in the worker, in the place of the guest; `compiler` while the module is compiled. What runs
 is a function of `natives`, named by the request or the command's arguments, with the whole of Python and
 `ctypes`: what somebody has who found a hole in the engine. And names below `test` are answered for as
-their owners might answer: see `_ANSWERS`. Agent, zygote and walls are the real ones.
+their owners might answer: see `_ANSWERS`. Guests run on the loop's thread however slow they are: native
+code has the control socket to itself then. Agent, zygote and walls are the real ones.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qs
 
 import limpet.engine
-from limpet.engine.protocol import ModuleError, ModuleInfo, Outcome, OutcomeKind
+import limpet.trigger.http
+from limpet.engine.protocol import DEFAULT_OPTIONS, ModuleError, ModuleInfo, Outcome, OutcomeKind
 from limpet.node.__main__ import main
 
 if TYPE_CHECKING:
-    from limpet.engine.protocol import Engine, Invocation, Limits, Program
+    from limpet.engine.protocol import CompileOptions, Engine, Invocation, Limits, Program
 
 SLOW_SECONDS = 40
 _ANSWERS = {
@@ -48,10 +50,12 @@ class EscapedEngine:
     def artifact_key(self) -> str:
         return self._engine.artifact_key()
 
-    def compile_module(self, module: bytes) -> tuple[bytes, ModuleInfo]:
+    def compile_module(
+        self, module: bytes, options: CompileOptions = DEFAULT_OPTIONS
+    ) -> tuple[bytes, ModuleInfo]:
         task = _read_task(module)
         if task is None:
-            return self._engine.compile_module(module)
+            return self._engine.compile_module(module, options)
         if task["at"] == "program":
             return _ARTIFACT, ModuleInfo()
         raise ModuleError(json.dumps(_run(task["run"], task["arguments"])))
@@ -112,10 +116,10 @@ def _run(name: str, arguments: dict[str, Any]) -> object:
     return natives.run(name, arguments)
 
 
-def _open_escaped(name: str) -> EscapedEngine:
+def _open_escaped(name: str, *, library: str | None = None) -> EscapedEngine:
     import natives  # noqa: F401 - here, in the zygote: behind the walls there are no files
 
-    return EscapedEngine(_open_engine(name))
+    return EscapedEngine(_open_engine(name, library=library))
 
 
 def _look_up(host: str, port: int, *arguments: Any, **named: Any) -> list[Any]:
@@ -142,6 +146,7 @@ if __name__ == "__main__":
     if "LIMPET_TEST_WITHOUT_FSCRYPT" in os.environ:
         del os.environ["LIMPET_TEST_WITHOUT_FSCRYPT"]
         _lack_encryption()
+    limpet.trigger.http._SLOW_SECONDS = float("inf")
     _really_look_up = socket.getaddrinfo
     socket.getaddrinfo = _look_up
     _open_engine = limpet.engine.open_engine

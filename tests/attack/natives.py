@@ -31,6 +31,7 @@ preopens: list[int] = []
 _GRIP: list[object] = []
 _F_GET_SEALS = 1034
 _SO_PEERPIDFD = 77
+_ANSWER_SECONDS = 90
 
 
 def run(name: str, arguments: dict[str, Any]) -> Any:
@@ -407,11 +408,11 @@ def ask(host: str, port: int, *, protocol: str = "tcp", times: int = 1) -> list[
     return [error, heard]
 
 
-def pester(times: int) -> int:
+def pester(first: int, times: int) -> int:
     """Ask for connections that are denied, each to another port; return how many were."""
     denied = 0
-    for number in range(times):
-        denied += ask("192.0.2.1", number + 1)[0] not in ("", "no answer")
+    for port in range(first, first + times):
+        denied += ask("192.0.2.1", port)[0] not in ("", "no answer")
     return denied
 
 
@@ -419,7 +420,7 @@ def _connected(request: int) -> tuple[str, int | None]:
     control = _control()
     with socket.socket(fileno=os.dup(control)) as channel:
         while True:
-            if not select.select([control], [], [], 15)[0]:
+            if not select.select([control], [], [], _ANSWER_SECONDS)[0]:
                 return "no answer", None
             packet, carried, _, _ = channel.recvmsg(1 << 16, socket.CMSG_SPACE(4))
             message = json.loads(packet)

@@ -207,7 +207,7 @@ class Routes:
         return [
             describe_app(
                 runtime,
-                engine=self._agent.zygote.engine_name,
+                engine=self._agent.engine_of(runtime),
                 meter=self._meter,
                 standing=self._agent.standing(),
             )

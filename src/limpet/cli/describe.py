@@ -124,7 +124,7 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
         ("Endpoints", ", ".join(urls) or "-"),
         ("Image", app["image"]),
         ("Digest", app["digest"] or "-"),
-        ("Engine", app["engine"] or "-"),
+        ("Engine", _engine(app)),
         ("Limits", _limits(app["limits"])),
         *(("Warning", Styled(text, "yellow")) for text in app_warnings(app)),
         ("Requires", ", ".join(app["requires"]) or "-"),
@@ -143,6 +143,13 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
 def _status(app: AppStatus) -> Styled:
     words = app["phase"] + (f", {app['reason']}" if app["reason"] else "")
     return Styled(words, status_cell(app).style)
+
+
+def _engine(app: AppStatus) -> str:
+    """The engine, and why this one where that is not plain."""
+    reason = app.get("engine_reason") or ""
+    name = app["engine"] or "-"
+    return f"{name} ({reason})" if reason and reason != "it is the default" else name
 
 
 def _request_fields(requests: Json) -> list[tuple[str, Cell]]:
@@ -314,7 +321,7 @@ def _describe_node(client: Client, *, output: str | None) -> None:
         [
             ("Name", Styled(node["name"], "bold")),
             ("Version", f"{node['version']} (Python {node['python']})"),
-            ("Engine", node["engine"]),
+            ("Engines", ", ".join(node.get("engines") or [node["engine"]])),
             (
                 "Machine",
                 f"{node['machine']}, {_counted(node['cpus'], 'CPU')}, "

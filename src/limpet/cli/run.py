@@ -62,7 +62,14 @@ _LOG_TAIL = 20
 )
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes for HTTP.")
 @click.option(
-    "--trigger", type=click.Choice(["http", "command"]), help="Default: http with --port."
+    "--trigger",
+    type=click.Choice(["http", "command", "socket"]),
+    help="Default: with --port what the module is made for, http or socket; else command.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "wasmtime", "wasmedge"]),
+    help="What runs the module. Default: auto.",
 )
 @click.option(
     "--restart",
@@ -99,9 +106,9 @@ def run(
 ) -> None:
     """Run a module: a .wasm file, an https:// URL or an OCI image.
 
-    With --port it is an http app that runs until Ctrl-C. Otherwise it is a command that runs
-    once: limpet exits with its exit code. When no node is listening, one runs as long as this
-    does.
+    With --port it serves until Ctrl-C: HTTP, or on its own sockets if it opens some. Otherwise it
+    is a command that runs once: limpet exits with its exit code. When no node is listening, one
+    runs as long as this does.
     """
     from limpet.cli import run_objects
     from limpet.cli.modules import hash_modules

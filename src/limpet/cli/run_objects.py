@@ -42,6 +42,7 @@ class RunOptions:
     name: str
     namespace: str | None = None
     trigger: str | None = None
+    engine: str | None = None
     restart: str | None = None
     listen: str | None = None
     args: Sequence[str] = ()
@@ -57,14 +58,18 @@ class RunOptions:
 def compile_objects(options: RunOptions) -> list[Object]:
     """Claims for the volumes, then the app.
 
-    A port or `--trigger http` makes a Deployment that serves; a command is a Job that runs once,
-    or a Deployment with `--restart Always`.
+    A port or a trigger that serves makes a Deployment; a command is a Job that runs once, or a
+    Deployment with `--restart Always`. Without a trigger the node sees whether the module listens.
     """
-    is_http = options.trigger == "http" or (options.trigger is None and options.listen is not None)
-    _check(options, is_http=is_http)
+    serves = options.trigger in ("http", "socket") or (
+        options.trigger is None and options.listen is not None
+    )
+    _check(options, serves=serves)
     claims = [_claim(options, volume) for volume in options.volumes]
-    if is_http:
-        app = _deployment(options, {"trigger": "http", "listen": options.listen or "127.0.0.1:0"})
+    if serves:
+        listen = {"listen": options.listen or "127.0.0.1:0"}
+        trigger = {"trigger": options.trigger} if options.trigger else {}
+        app = _deployment(options, trigger | listen)
     elif options.restart == "Always":
         app = _deployment(options, {"trigger": "command"})
     else:
@@ -129,20 +134,23 @@ _OPTIONS = {
     "namespace": "--namespace",
     "listen": "--port",
     "trigger": "--trigger",
+    "engine": "--engine",
     "workers": "--workers",
     "idle-timeout": "--idle-timeout",
     "deadline": "--deadline",
 }
 
 
-def _check(options: RunOptions, *, is_http: bool) -> None:
+def _check(options: RunOptions, *, serves: bool) -> None:
     if options.trigger == "command" and options.listen is not None:
-        raise RunOptionError("--port makes an http app; it does not go with --trigger command")
-    if is_http and options.restart not in (None, "Always"):
-        raise RunOptionError(f"--restart {options.restart} is for commands; this is an http app")
+        raise RunOptionError("--port makes an app that serves: leave --trigger command out")
+    if options.trigger == "socket" and options.listen is None:
+        raise RunOptionError("--trigger socket needs --port: the port that the module listens on")
+    if serves and options.restart not in (None, "Always"):
+        raise RunOptionError(f"--restart {options.restart} is for commands; this app serves")
     for flag, value in (("--workers", options.workers), ("--idle-timeout", options.idle_timeout)):
-        if value is not None and not is_http:
-            raise RunOptionError(f"{flag} is for http apps; add --port")
+        if value is not None and not serves:
+            raise RunOptionError(f"{flag} is for apps that serve; add --port")
 
 
 def _deployment(options: RunOptions, annotations: dict[str, str]) -> Object:
@@ -169,6 +177,7 @@ def _job(options: RunOptions) -> Object:
 
 def _metadata(options: RunOptions, annotations: dict[str, str]) -> Object:
     given = {
+        "engine": options.engine,
         "workers": None if options.workers is None else str(options.workers),
         "idle-timeout": options.idle_timeout,
         "deadline": options.deadline,

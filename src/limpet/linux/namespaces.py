@@ -107,12 +107,14 @@ def confine_directory(descriptor: int) -> int:
     return syscall("open_tree", descriptor, b"", _CLONE_OF_DESCRIPTOR)
 
 
-def enter_empty_root() -> None:
+def enter_empty_root(*, room_bytes: int = 0, owner: int = 0) -> None:
     """Exchange this process's root for an empty directory: no path of the host resolves any more.
 
+    With `room_bytes` the user and group `owner` may keep as much in it, in memory, executing nothing.
+
     The caller is in a mount namespace of its own already (`unshare(CLONE_NEWNS)`). Nothing of it
-    reaches the host: propagation becomes private. The new root is a read-only tmpfs without room for
-    a single file; the old one, with everything mounted in it, is detached.
+    reaches the host: propagation becomes private. Otherwise the new root is a read-only tmpfs without
+    room for a single file; the old one, with everything mounted in it, is detached.
 
     Descriptors that are open stay so, and with ".." that of a directory still leads to everything in
     the mount namespace where it was opened: keep only those that `confine_directory` returned.
@@ -126,7 +128,11 @@ def enter_empty_root() -> None:
     set and not a mount. The namespace is then of no more use, for /proc may be hidden in it.
     """
     _mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None)
-    _mount(b"limpet", _MOUNT_POINT, b"tmpfs", _EMPTY_FLAGS, _EMPTY_OPTIONS)
+    flags, options = _EMPTY_FLAGS, _EMPTY_OPTIONS
+    if room_bytes:
+        flags &= ~_MS_RDONLY
+        options = f"size={room_bytes},nr_inodes=64,mode=700,uid={owner},gid={owner}".encode()
+    _mount(b"limpet", _MOUNT_POINT, b"tmpfs", flags, options)
     os.chdir(_MOUNT_POINT)
     try:
         syscall("pivot_root", b".", b".")

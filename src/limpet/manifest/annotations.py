@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 PREFIX = "limpet.dev/"
 DEFAULT_HTTP_DEADLINE_SECONDS = 30.0
 
+_SERVERS_ONLY = ("workers", "idle-timeout", "listen")
 _HTTP_ONLY = (
-    "workers",
-    "idle-timeout",
     "path",
     "methods",
-    "listen",
     "queue",
     "max-body",
     "max-response",
@@ -49,8 +47,14 @@ _APP_KEYS = (
     "egress",
     "require",
     "pids",
+    "engine",
+    "execution",
+    "cost-limit",
+    *_SERVERS_ONLY,
     *_HTTP_ONLY,
 )
+ENGINE_CHOICES = ("auto", "wasmtime", "wasmedge")
+_MOST_COST = 1 << 53
 _BODY_BYTES = 1 << 30
 _DAY_SECONDS = 86_400.0
 _YEAR_SECONDS = 365 * _DAY_SECONDS
@@ -62,6 +66,10 @@ class Options:
     """What an app's annotations say; `deadline_seconds` is None when they don't."""
 
     trigger: Trigger
+    is_trigger_implied: bool
+    engine: str
+    execution: str
+    cost_limit: int | None
     workers: int
     pids: int
     deadline_seconds: float | None
@@ -105,7 +113,7 @@ class Annotations:
         text = self.get(name)
         if text is None:
             return default
-        is_number = text.isascii() and text.isdigit() and len(text) <= 9
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(maximum))
         if not is_number or not minimum <= int(text) <= maximum:
             bounds = f"{minimum} and {maximum}"
             self.problem(name, f"must be a number between {bounds}, not {shown(text)}")
@@ -160,8 +168,8 @@ def check_annotation_names(report: Report, kind: str, metadata: Metadata) -> Non
 def parse_options(annotations: Annotations, *, kind: str, has_ports: bool) -> Options:
     """The options of an app. Without a trigger, ports or an address to listen on make it http."""
     trigger = _parse_trigger(annotations, kind=kind, has_ports=has_ports)
-    if trigger is Trigger.COMMAND:
-        _refuse_http_only(annotations, kind)
+    if trigger is not Trigger.HTTP:
+        _refuse_http_only(annotations, kind, trigger)
     workers = annotations.integer("workers", default=1, maximum=64)
     deadline_seconds = annotations.duration(
         "deadline",
@@ -174,6 +182,10 @@ def parse_options(annotations: Annotations, *, kind: str, has_ports: bool) -> Op
         digest = None
     return Options(
         trigger=trigger,
+        is_trigger_implied="trigger" not in annotations,
+        engine=_parse_engine(annotations),
+        execution=_parse_execution(annotations),
+        cost_limit=_parse_cost_limit(annotations),
         workers=workers,
         pids=annotations.integer("pids", default=64, minimum=8, maximum=4096),
         deadline_seconds=deadline_seconds,
@@ -186,10 +198,11 @@ def _parse_trigger(annotations: Annotations, *, kind: str, has_ports: bool) -> T
     text = annotations.get("trigger")
     if text is not None and text not in set(Trigger):
         hint = nearest(text, Trigger) if len(text) < 64 else ""
-        annotations.problem("trigger", f"{shown(text)} is not one of http, command{hint}")
+        known = ", ".join(Trigger)
+        annotations.problem("trigger", f"{shown(text)} is not one of {known}{hint}")
         text = None
     if kind == "Job":
-        if text == Trigger.HTTP:
+        if text in (Trigger.HTTP, Trigger.SOCKET):
             annotations.problem("trigger", "a Job runs once and serves nobody; use a Deployment")
         return Trigger.COMMAND
     if text is not None:
@@ -197,11 +210,39 @@ def _parse_trigger(annotations: Annotations, *, kind: str, has_ports: bool) -> T
     return Trigger.HTTP if has_ports or "listen" in annotations else Trigger.COMMAND
 
 
-def _refuse_http_only(annotations: Annotations, kind: str) -> None:
+def _refuse_http_only(annotations: Annotations, kind: str, trigger: Trigger) -> None:
+    cure = "" if kind == "Job" else "; add limpet.dev/trigger: http or a container port"
     for name in _HTTP_ONLY:
         if name in annotations:
-            cure = "" if kind == "Job" else "; add limpet.dev/trigger: http or a container port"
             annotations.problem(name, f"has a meaning for http apps only{cure}")
+    for name in _SERVERS_ONLY:
+        if name in annotations and trigger is Trigger.COMMAND:
+            annotations.problem(name, f"has a meaning for apps that serve only{cure}")
+
+
+def _parse_engine(annotations: Annotations) -> str:
+    text = annotations.get("engine") or "auto"
+    if text not in ENGINE_CHOICES:
+        hint = nearest(text, ENGINE_CHOICES) if len(text) < 64 else ""
+        annotations.problem(
+            "engine", f"{shown(text)} is not one of {', '.join(ENGINE_CHOICES)}{hint}"
+        )
+        return "auto"
+    return text
+
+
+def _parse_execution(annotations: Annotations) -> str:
+    text = annotations.get("execution") or ""
+    if text not in ("", "ahead-of-time", "interpreter"):
+        annotations.problem("execution", f"{shown(text)} is not ahead-of-time or interpreter")
+        return ""
+    return text
+
+
+def _parse_cost_limit(annotations: Annotations) -> int | None:
+    if "cost-limit" not in annotations:
+        return None
+    return annotations.integer("cost-limit", default=1, maximum=_MOST_COST)
 
 
 def _parse_http(annotations: Annotations) -> HttpOptions:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from limpet.egress import EgressRule
 
 DEFAULT_NAMESPACE = "default"
+DEFAULT_MEMORY_BYTES = 64 << 20
 
 
 class RestartPolicy(StrEnum):
@@ -30,6 +31,7 @@ class Trigger(StrEnum):
 
     HTTP = "http"
     COMMAND = "command"
+    SOCKET = "socket"
 
 
 class Facility(StrEnum):
@@ -164,8 +166,12 @@ class App:
 
     `cpu_cores` and `memory_bytes` are the container's limits, `pids` how many processes and threads
     each worker may have. `capabilities` (Linux', without CAP_) are what it asks for beyond nothing,
-    `requires` what it refuses to run without, `egress` its own annotation's rules.
-    `deadline_seconds` bounds one request (http) or the whole run (command; None is no bound).
+    `requires` what it refuses to run without, `egress` its own annotation's rules. `engine` is
+    auto, wasmtime or wasmedge; `execution` is ahead-of-time or interpreter, empty for the engine's
+    choice; `cost_limit` bounds the work of one run in about an instruction each.
+    `is_trigger_implied` means that nobody said how work reaches the module: one that opens sockets
+    is then run for them.
+    `deadline_seconds` bounds one request (http) or the whole run (None is no bound).
     `completions` and `backoff_limit` are the Job's. `workers` is processes per replica.
     """
 
@@ -174,6 +180,10 @@ class App:
     name: str
     source: ModuleSource
     trigger: Trigger
+    is_trigger_implied: bool = False
+    engine: str = "auto"
+    execution: str = ""
+    cost_limit: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -185,7 +195,7 @@ class App:
     ports: tuple[ContainerPort, ...] = ()
     mounts: tuple[Mount, ...] = ()
     cpu_cores: float = 0.5
-    memory_bytes: int = 64 << 20
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
     pids: int = 64
     capabilities: tuple[str, ...] = ()
     requires: tuple[Facility, ...] = ()

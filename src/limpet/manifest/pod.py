@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from limpet.manifest.container import Container
     from limpet.manifest.fields import Fields
 
-_RUNTIME_CLASSES = ("limpet", "wasmtime")
+# RuntimeClass -> the engine that it means.
+_RUNTIME_CLASSES = {"limpet": "", "wasmtime": "wasmtime", "wasmedge": "wasmedge"}
 _SCHEDULING = (
     "affinity",
     "enableServiceLinks",
@@ -66,9 +67,13 @@ _ACTIVE_DEADLINE_REFUSALS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """What an `App` takes from a pod's spec; `container` is None after a problem."""
+    """What an `App` takes from a pod's spec; `container` is None after a problem.
+
+    `engine` is what its RuntimeClass means, empty for any.
+    """
 
     container: Container | None
+    engine: str
     restart_policy: RestartPolicy
     grace_seconds: float
     active_deadline_seconds: int | None
@@ -85,11 +90,11 @@ def parse_pod(fields: Fields, kind: str) -> Pod:
         fields.problem(f"{_ONE_CONTAINER}, not {len(containers)}", "containers")
     pod = Pod(
         container=container,
+        engine=_parse_runtime_class(fields),
         restart_policy=_parse_restart_policy(fields, kind),
         grace_seconds=float(fields.integer("terminationGracePeriodSeconds", default=30)),
         active_deadline_seconds=_parse_active_deadline(fields, kind),
     )
-    _parse_runtime_class(fields)
     parse_pod_security(fields.mapping("securityContext"))
     fields.choice("dnsPolicy", ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"))
     fields.accept(*_SCHEDULING)
@@ -122,10 +127,12 @@ def _parse_active_deadline(fields: Fields, kind: str) -> int | None:
     return seconds
 
 
-def _parse_runtime_class(fields: Fields) -> None:
+def _parse_runtime_class(fields: Fields) -> str:
     name = fields.text("runtimeClassName")
     if name and name not in _RUNTIME_CLASSES:
-        known = " or ".join(_RUNTIME_CLASSES)
+        known = ", ".join(_RUNTIME_CLASSES)
         fields.problem(
-            f"{shown(name)} can't run here; leave it out or write {known}", "runtimeClassName"
+            f"{shown(name)} can't run here; leave it out or write one of {known}",
+            "runtimeClassName",
         )
+    return _RUNTIME_CLASSES.get(name, "")

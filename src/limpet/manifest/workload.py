@@ -133,6 +133,10 @@ def _build(
         name=metadata.name,
         source=_pin(annotations, options, container.source),
         trigger=options.trigger,
+        is_trigger_implied=options.is_trigger_implied,
+        engine=_decide_engine(annotations, options, pod),
+        execution=options.execution,
+        cost_limit=options.cost_limit,
         labels=metadata.labels,
         pod_labels=pod_metadata.labels,
         annotations=metadata.annotations | pod_metadata.annotations,
@@ -160,6 +164,13 @@ def _build(
     )
 
 
+def _decide_engine(annotations: Annotations, options: Options, pod: Pod) -> str:
+    """The annotation, or what the RuntimeClass means."""
+    if pod.engine and options.engine not in ("auto", pod.engine):
+        annotations.problem("engine", f"contradicts runtimeClassName, {pod.engine}")
+    return pod.engine or options.engine
+
+
 def _decide_deadline(
     annotations: Annotations, options: Options, pod: Pod, holder: Fields
 ) -> float | None:
@@ -168,7 +179,7 @@ def _decide_deadline(
     if options.trigger is Trigger.HTTP:
         if active is not None:
             holder.problem(
-                "an http app runs on; limpet.dev/deadline bounds one request",
+                "an app that serves runs on; limpet.dev/deadline bounds one request",
                 "activeDeadlineSeconds",
             )
         return DEFAULT_HTTP_DEADLINE_SECONDS if seconds is None else seconds

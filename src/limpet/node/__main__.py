@@ -44,10 +44,10 @@ def _run_agent(settings: Settings, launcher: Channel, inheritance: Inheritance) 
     return run_agent(settings, launcher, inheritance, make_api=ApiServer)
 
 
-def _run_zygote(channel: Channel) -> NoReturn:
-    with without_openssl():
-        from limpet.worker.zygote import run_zygote
-    run_zygote(channel)
+def _run_zygote(settings: Settings, channel: Channel, engine: str) -> NoReturn:
+    from limpet.node.zygote import become_zygote
+
+    become_zygote(str(settings.node.data_directory), channel, engine)
 
 
 def take_descriptor(options: list[str]) -> tuple[list[str], int | None]:

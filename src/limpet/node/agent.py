@@ -59,8 +59,15 @@ from limpet.store.modules import ModuleStore
 from limpet.store.plain_logs import adopt_plain_logs
 from limpet.worker.channel import Channel
 from limpet.worker.limits import Groups
-from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
-from limpet.worker.supervisor import Zygote
+from limpet.worker.messages import (
+    Drop,
+    Exited,
+    Keep,
+    MessageError,
+    StartZygote,
+    ZygoteStarted,
+)
+from limpet.worker.supervisor import Zygotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,10 +106,13 @@ class Agent:
         self.name = settings.node.name or socket.gethostname()
         self.started_at = time.time()
         self.restarts = inheritance.restarts
-        self.zygote_restarts = 0
         self.groups = Groups(_group_name(settings.node.data_directory))
         first_uid = settings.sandbox.first_uid
-        self.zygote = Zygote(self.groups, range(first_uid, first_uid + settings.sandbox.uids))
+        self.zygotes = Zygotes(
+            self.groups,
+            range(first_uid, first_uid + settings.sandbox.uids),
+            start=self._start_zygote,
+        )
         directory = settings.node.data_directory
         self.database = Database(directory / "state.db")
         self.store = ModuleStore(directory)
@@ -136,16 +146,18 @@ class Agent:
             node_name=self.name,
             objects=self.objects,
             store=self.store,
-            modules=Modules(self.store, self.zygote),
+            modules=Modules(self.store, self.zygotes),
             volumes=self._volumes,
             listeners=self._listeners,
-            zygote=self.zygote,
+            zygotes=self.zygotes,
             catalog=lambda: self._catalog,
             standing=self.standing,
             on_prepared=self._on_change,
             record=self._record_app,
         )
-        self._router = RouterProcess(self.zygote, settings, self._listeners, self._record_node)
+        self._router = RouterProcess(
+            self.zygotes.default, settings, self._listeners, self._record_node
+        )
 
     # Life
 
@@ -256,17 +268,30 @@ class Agent:
             return
         message, descriptors = received
         if isinstance(message, ZygoteStarted):
-            is_first = self.zygote.pid is None
-            self.zygote.attach(Channel.from_descriptor(descriptors[0]), message.pid)
-            self.zygote_restarts = message.restarts
-            if not is_first:
-                how = os.waitstatus_to_exitcode(message.status)
-                what = f"signal {-how}" if how < 0 else f"exit code {how}"
-                self._record_node(
-                    "ZygoteRestarted", f"the zygote had ended by {what} and was started again"
-                )
+            self._adopt_zygote(message, Channel.from_descriptor(descriptors[0]))
         elif isinstance(message, Exited):
-            self.zygote.on_exited(message)
+            for zygote in self.zygotes:
+                zygote.on_exited(message)
+
+    def _adopt_zygote(self, started: ZygoteStarted, channel: Channel) -> None:
+        zygote = self.zygotes.of(started.engine)
+        is_replaced = zygote.is_known and started.restarts > zygote.restarts
+        zygote.restarts = started.restarts
+        zygote.attach(channel, started.pid)
+        if is_replaced:
+            how = os.waitstatus_to_exitcode(started.status)
+            what = f"signal {-how}" if how < 0 else f"exit code {how}"
+            self._record_node(
+                "ZygoteRestarted",
+                f"the zygote for {started.engine} had ended by {what} and was started again",
+            )
+
+    def _start_zygote(self, engine: str) -> None:
+        self._launcher.set_blocking(True)
+        try:
+            self._launcher.send(StartZygote(engine))
+        finally:
+            self._launcher.set_blocking(False)
 
     def _keep(self, name: str, listening: socket.socket) -> None:
         self._launcher.set_blocking(True)
@@ -341,7 +366,7 @@ class Agent:
                 generation=stored.generation,
                 created_at=stored.created_at,
                 settings=self.settings,
-                zygote=self.zygote,
+                zygotes=self.zygotes,
                 volumes=self._volumes,
                 log=self.logs.app(stored.namespace, stored.name),
                 on_change=self._on_change,
@@ -402,11 +427,20 @@ class Agent:
         asyncio.get_running_loop().call_later(_SPARE_SECONDS, self._keep_spare)
 
     def _keep_spare(self) -> None:
-        """Keep a worker in reserve while some app is stopped that the next client starts."""
-        is_wanted = not self._is_stopping and any(
-            runtime.is_stopped_until_asked for runtime in self.apps.values()
-        )
-        self.zygote.keep_spare(is_wanted=is_wanted)
+        """Keep a worker in reserve while some app is stopped that the next client starts.
+
+        An engine that no app uses any more gives its memory back.
+        """
+        wanted = {
+            runtime.prepared.plan.engine
+            for runtime in self.apps.values()
+            if runtime.prepared is not None and runtime.is_stopped_until_asked
+        }
+        used = {r.prepared.plan.engine for r in self.apps.values() if r.prepared is not None}
+        for zygote in self.zygotes:
+            zygote.keep_spare(is_wanted=zygote.name in wanted and not self._is_stopping)
+            if zygote.name not in used:
+                zygote.end_when_idle()
 
     def _reconcile_app(self, runtime: AppRuntime) -> None:
         self._note_completion(runtime)
@@ -460,10 +494,16 @@ class Agent:
         """Return how full a claimed volume is; None for one that is not in use, or a plain folder."""
         return self._volumes.usage(namespace, claim)
 
+    def engine_of(self, runtime: AppRuntime) -> str:
+        """Return the name and version of the engine that runs an app; empty before it is chosen."""
+        if runtime.prepared is None:
+            return ""
+        return self.zygotes.of(runtime.prepared.plan.engine).engine_name
+
     def standing(self) -> Standing:
         """Return what stands between apps and the device, as far as it is known."""
         return Standing(
-            walls=self.zygote.walls,
+            walls=self.zygotes.default.walls,
             unenforced=self.groups.missing,
             volumes=self._volumes.known_support,
         )

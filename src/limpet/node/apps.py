@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from limpet.manifest.model import RestartPolicy, Trigger
+from limpet.manifest.model import RestartPolicy
 from limpet.node.egress import Connector
 from limpet.node.listeners import revive
 from limpet.node.prepared import Prepared, kernel_limits, worker_config
@@ -21,6 +21,7 @@ from limpet.node.probes import Prober
 from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
 from limpet.node.streams import LogStream
 from limpet.node.workers import Slot, Worker
+from limpet.plan import serves
 from limpet.store.database import Completion
 from limpet.telemetry.histogram import Histogram
 from limpet.worker.config import write_config
@@ -32,10 +33,11 @@ from limpet.worker.messages import (
     Notice,
     ProbeResult,
     Ready,
+    Resolve,
     Stats,
     StatsRequest,
 )
-from limpet.worker.supervisor import ExitInfo
+from limpet.worker.process import ExitInfo
 
 if TYPE_CHECKING:
     import socket
@@ -49,7 +51,8 @@ if TYPE_CHECKING:
     from limpet.store.images import Usage
     from limpet.store.logs import AppLog
     from limpet.store.modules import Artifact
-    from limpet.worker.supervisor import Process, Zygote
+    from limpet.worker.process import Process
+    from limpet.worker.supervisor import Zygotes
 
 _KEPT_START_TIMES = 100
 
@@ -65,7 +68,7 @@ class AppRuntime:
         generation: int,
         created_at: float,
         settings: Settings,
-        zygote: Zygote,
+        zygotes: Zygotes,
         volumes: Volumes,
         log: AppLog,
         on_change: Callable[[AppKey], None],
@@ -89,7 +92,7 @@ class AppRuntime:
         self.start_times: deque[float] = deque(maxlen=_KEPT_START_TIMES)
         self.cold_starts = 0
         self._settings = settings
-        self._zygote = zygote
+        self._zygotes = zygotes
         self._volumes = volumes
         self._on_change = on_change
         self._record = record
@@ -175,7 +178,7 @@ class AppRuntime:
         directories: list[int] = []
         try:
             directories = self._volumes.open_mounts(self.key, plan.mounts)
-            process = self._zygote.take_worker(
+            process = self._zygotes.of(plan.engine).take_worker(
                 limits=kernel_limits(plan),
                 beside=self._replica_of(index, plan),
                 on_message=lambda _, message: self._on_message(number, message),
@@ -299,6 +302,8 @@ class AppRuntime:
             worker.prober.on_result(message)
         elif isinstance(message, Connect):
             self._connector.serve(worker.process, message)
+        elif isinstance(message, Resolve):
+            self._connector.resolve(worker.process, message)
         elif isinstance(message, Notice) and message.reason == "Idle":
             # It repeats this for as long as it holds: what is not repeated is no longer so.
             patience = worker.plan.app.http.idle_timeout_seconds or 0.0
@@ -441,7 +446,7 @@ class AppRuntime:
     def request_stats(self) -> None:
         """Ask every worker for its counters; they arrive a little later."""
         for worker in self.workers.values():
-            if worker.plan.app.trigger is Trigger.HTTP:
+            if serves(worker.plan.app):
                 worker.process.send(StatsRequest())
 
     def kill_all(self) -> None:

@@ -8,24 +8,28 @@ what was asked and again on the very address that is connected to.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from limpet.worker.messages import Connect, Connected
+from limpet.worker.messages import Connect, Connected, Resolve, Resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import ThreadPoolExecutor
 
     from limpet.egress import EgressPolicy
-    from limpet.worker.supervisor import Process
+    from limpet.worker.process import Process
 
 _SECONDS = 10.0
 _MAX_PENDING = 8  # per app: one that asks for names that nobody answers leaves threads to others
 _LOOKUPS = 32
+_MAX_ADDRESSES = 64
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_Wanted = TypeVar("_Wanted", Connect, Resolve)
+_Answer = TypeVar("_Answer")
 
 
 @cache
@@ -37,11 +41,14 @@ def _lookups() -> ThreadPoolExecutor:
 
 
 class _RefusedError(Exception):
-    """Why an app does not get its connection; `is_denied` when its policy is the reason."""
+    """Why an app does not get what it asked for, and as which errno its guest sees that.
 
-    def __init__(self, message: str, *, is_denied: bool) -> None:
+    EACCES when its policy is the reason.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.is_denied = is_denied
+        self.number = number
 
 
 class Connector:
@@ -56,46 +63,73 @@ class Connector:
 
     def serve(self, process: Process, wanted: Connect) -> None:
         """Answer in a while: with a connected socket, or why there is none."""
+        self._begin(process, wanted, self._serve_connect)
+
+    def resolve(self, process: Process, wanted: Resolve) -> None:
+        """Answer in a while: with a name's addresses, or why there are none."""
+        self._begin(process, wanted, self._serve_resolve)
+
+    def _begin(
+        self,
+        process: Process,
+        wanted: _Wanted,
+        serve: Callable[[Process, _Wanted], Coroutine[None, None, None]],
+    ) -> None:
         if len(self._pending) >= _MAX_PENDING:
             error = f"{_MAX_PENDING} connections are being opened already"
-            process.send(Connected(wanted.request, error))
+            process.send(_refusal(wanted, error, errno.EAGAIN))
             return
-        task = asyncio.get_running_loop().create_task(self._serve(process, wanted), name="egress")
+        task = asyncio.get_running_loop().create_task(serve(process, wanted), name="egress")
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _serve(self, process: Process, wanted: Connect) -> None:
+    async def _serve_connect(self, process: Process, wanted: Connect) -> None:
+        what = f"{wanted.host}:{wanted.port}/{wanted.protocol}"
+        opened = await self._answered(process, wanted, what, self._connect(wanted))
+        if opened is not None:
+            with opened:
+                process.send(Connected(wanted.request, "", 0), [opened.fileno()])
+
+    async def _serve_resolve(self, process: Process, wanted: Resolve) -> None:
+        found = await self._answered(process, wanted, wanted.host, self._resolve(wanted))
+        if found is not None:
+            process.send(Resolved(wanted.request, found, "", 0))
+
+    async def _answered(
+        self, process: Process, wanted: _Wanted, what: str, work: Awaitable[_Answer]
+    ) -> _Answer | None:
+        """The work's result; None when the process has been told why there is none."""
         try:
             async with asyncio.timeout(_SECONDS):
-                opened = await self._connect(wanted)
+                return await work
         except _RefusedError as refused:
-            if refused.is_denied:
-                self._on_denied(f"{wanted.host}:{wanted.port}/{wanted.protocol}: {refused}")
-            process.send(Connected(wanted.request, str(refused)))
+            if refused.number == errno.EACCES:
+                self._on_denied(f"{what}: {refused}")
+            process.send(_refusal(wanted, str(refused), refused.number))
         except TimeoutError:
-            process.send(Connected(wanted.request, f"no answer in {_SECONDS:.0f} s"))
+            process.send(_refusal(wanted, f"no answer in {_SECONDS:.0f} s", errno.ETIMEDOUT))
         except OSError as error:
-            process.send(
-                Connected(wanted.request, f"the node can't open a socket: {error.strerror}")
-            )
-        else:
-            with opened:
-                process.send(Connected(wanted.request, ""), [opened.fileno()])
+            message = f"the node can't open a socket: {error.strerror}"
+            process.send(_refusal(wanted, message, error.errno or errno.EIO))
+        return None
+
+    async def _resolve(self, wanted: Resolve) -> tuple[str, ...]:
+        decision = self._policy().may_resolve(wanted.host)
+        if not decision:
+            raise _RefusedError(decision.reason, errno.EACCES)
+        found = await _look_up(wanted.host, 0, socket.SOCK_STREAM)
+        literals = (str(address[0]).partition("%")[0] for _, _, _, _, address in found)
+        return tuple(dict.fromkeys(literals))[:_MAX_ADDRESSES]
 
     async def _connect(self, wanted: Connect) -> socket.socket:
         decision = self._policy().may_ask(wanted.host, wanted.port, wanted.protocol)
         if not decision:
-            raise _RefusedError(decision.reason, is_denied=True)
+            raise _RefusedError(decision.reason, errno.EACCES)
         loop = asyncio.get_running_loop()
         kind = _KINDS[wanted.protocol]
-        try:
-            found = await loop.run_in_executor(
-                _lookups(), partial(socket.getaddrinfo, wanted.host, wanted.port, type=kind)
-            )
-        except (OSError, UnicodeError) as error:
-            raise _RefusedError(f"can't be looked up: {error}", is_denied=False) from None
+        found = await _look_up(wanted.host, wanted.port, kind)
         policy = self._policy()  # a lookup takes its time
-        reason, is_denied = "it has no address", False
+        reason, number = "it has no address", errno.EHOSTUNREACH
         for family, _, _, _, address in found:
             literal = str(address[0]).partition("%")[0]
             is_literal = literal == wanted.host.strip("[]")
@@ -106,10 +140,10 @@ class Connector:
                 asked_name=None if is_literal else wanted.host,
             )
             if not decision:
-                reason, is_denied = decision.reason, True
+                reason, number = decision.reason, errno.EACCES
                 continue
             if _is_own(family, literal):
-                reason, is_denied = f"{literal} is this device itself", True
+                reason, number = f"{literal} is this device itself", errno.EACCES
                 continue
             opened = socket.socket(family, kind)
             try:
@@ -119,18 +153,32 @@ class Connector:
                 opened.close()
                 # asyncio's own text says what was tried, not why it failed
                 why = os.strerror(error.errno) if error.errno else str(error)
-                reason, is_denied = f"{literal}: {why}", False
+                reason, number = f"{literal}: {why}", error.errno or errno.EIO
                 continue
             except BaseException:
                 opened.close()
                 raise
             return opened
-        raise _RefusedError(reason, is_denied=is_denied)
+        raise _RefusedError(reason, number)
 
     def stop(self) -> None:
         """Give up what is being opened."""
         for task in self._pending:
             task.cancel()
+
+
+async def _look_up(host: str, port: int, kind: int) -> list[tuple[Any, ...]]:
+    look_up = partial(socket.getaddrinfo, host, port, type=kind)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_lookups(), look_up)
+    except (OSError, UnicodeError) as error:
+        raise _RefusedError(f"can't be looked up: {error}", errno.EHOSTUNREACH) from None
+
+
+def _refusal(wanted: Connect | Resolve, why: str, number: int) -> Connected | Resolved:
+    if isinstance(wanted, Connect):
+        return Connected(wanted.request, why, number)
+    return Resolved(wanted.request, (), why, number)
 
 
 def _is_own(family: int, address: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter, deque
+from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING
 
 from limpet.store.database import Event
@@ -23,12 +24,16 @@ class Events:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._events: deque[Event] = deque(maxlen=_KEPT)
+        self._serial = count()
+        # Each object's events with their place in the history, oldest first.
+        self._by_object: dict[tuple[str, str, str], deque[tuple[int, Event]]] = {}
+        self._kept = 0
         self._unwritten: deque[Event] = deque(maxlen=_KEPT)
 
     def load(self) -> None:
         """Read what earlier runs of the node wrote."""
-        self._events.extend(self._database.load_events()[-_KEPT:])
+        for event in self._database.load_events()[-_KEPT:]:
+            self._keep(event)
 
     def record(
         self, reason: str, message: str, *, of: tuple[str, str, str], is_warning: bool = False
@@ -48,17 +53,25 @@ class Events:
         if last is not None and _is_repeat(last, event):
             event = dataclasses.replace(event, count=last.count + 1)
             self._unwritten.pop()
-            self._events.pop()
-        if len(self._events) == _KEPT:
-            self._events.remove(self._oldest_of_the_busiest())
-        self._events.append(event)
+            self._by_object[of].pop()
+            self._kept -= 1
+        self._keep(event)
         self._unwritten.append(event)
 
-    def _oldest_of_the_busiest(self) -> Event:
-        """The event to forget: who has most of them must not push others out."""
-        counts = Counter((event.kind, event.namespace, event.name) for event in self._events)
-        [(busiest, _)] = counts.most_common(1)
-        return next(e for e in self._events if (e.kind, e.namespace, e.name) == busiest)
+    def _keep(self, event: Event) -> None:
+        """Remember an event, and forget one when there are too many.
+
+        That is the oldest of the object that has most of them: it must not push others out.
+        """
+        key = (event.kind, event.namespace, event.name)
+        self._by_object.setdefault(key, deque()).append((next(self._serial), event))
+        self._kept += 1
+        if self._kept > _KEPT:
+            busiest = max(self._by_object, key=lambda each: len(self._by_object[each]))
+            self._by_object[busiest].popleft()
+            self._kept -= 1
+            if not self._by_object[busiest]:
+                del self._by_object[busiest]
 
     def flush(self) -> None:
         """Write what is new. Raises the store's error; nothing is forgotten then."""
@@ -69,12 +82,13 @@ class Events:
     def select(self, *, namespace: str | None, name: str | None, limit: int) -> Sequence[Event]:
         """Return the newest `limit` matching events, oldest first."""
         chosen = [
-            event
-            for event in self._events
-            if (namespace is None or event.namespace == namespace)
-            and (name is None or event.name == name)
+            numbered
+            for (_, its_namespace, its_name), events in self._by_object.items()
+            if namespace in (None, its_namespace) and name in (None, its_name)
+            for numbered in events
         ]
-        return chosen[-limit:] if limit else []
+        ordered = [event for _, event in sorted(chosen, key=lambda numbered: numbered[0])]
+        return ordered[-limit:] if limit else []
 
 
 def _is_repeat(last: Event, event: Event) -> bool:

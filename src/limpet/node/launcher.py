@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from limpet.engine import DEFAULT_ENGINE, engine_names
 from limpet.linux.process import (
     become_subreaper,
     die_with_parent,
@@ -28,7 +29,14 @@ from limpet.linux.process import (
 )
 from limpet.node.mounts import make_private_mounts
 from limpet.worker.channel import Channel, close_all
-from limpet.worker.messages import Drop, Exited, Keep, MessageError, ZygoteStarted
+from limpet.worker.messages import (
+    Drop,
+    Exited,
+    Keep,
+    MessageError,
+    StartZygote,
+    ZygoteStarted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +71,7 @@ class Launcher:
         settings: Settings,
         *,
         run_agent: Callable[[Settings, Channel, Inheritance], int],
-        run_zygote: Callable[[Channel], NoReturn],
+        run_zygote: Callable[[Settings, Channel, str], NoReturn],
         unlock: int | None = None,
     ) -> None:
         self._settings = settings
@@ -73,8 +81,9 @@ class Launcher:
         self._agent_pid = 0
         self._agent: Channel | None = None
         self._agent_restarts = 0
-        self._zygote_pid = 0
-        self._zygote_restarts = 0
+        self._zygotes: dict[str, int] = {}  # engine -> process
+        # engine -> how many died before, and the last one's wait status
+        self._zygote_ends: dict[str, tuple[int, int]] = {}
         self._failures = 0
         self._started_at = 0.0
         self._is_stopping = False
@@ -85,7 +94,7 @@ class Launcher:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         set_process_name("limpet")
-        _keep_memory_private()
+        keep_memory_private()
         become_subreaper()
         make_private_mounts(self._settings.node.data_directory)
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -119,7 +128,7 @@ class Launcher:
                 os.kill(self._agent_pid, signal.SIGTERM)
 
     def _kill_everything(self) -> None:
-        for pid in (self._agent_pid, self._zygote_pid):
+        for pid in (self._agent_pid, *self._zygotes.values()):
             if pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -127,7 +136,7 @@ class Launcher:
     # Starting
 
     def _start_both(self) -> None:
-        """Start a zygote and the agent that uses it. Zygotes end with their agent."""
+        """Start the first zygote and the agent that uses it. Zygotes end with their agent."""
         self._started_at = time.monotonic()
         ours, theirs = Channel.pair()
         self._agent_pid = self._fork()
@@ -145,12 +154,15 @@ class Launcher:
                 os._exit(code)
         theirs.close()
         self._agent = ours
-        self._start_zygote(0)
+        self._start_zygote(DEFAULT_ENGINE)
 
-    def _start_zygote(self, last_status: int) -> None:
+    def _start_zygote(self, engine: str) -> None:
+        """Start an engine's zygote, unless it is there."""
+        if engine in self._zygotes:
+            return
         ours, theirs = Channel.pair()
-        self._zygote_pid = self._fork()
-        if self._zygote_pid == 0:
+        pid = self._fork()
+        if pid == 0:
             ours.close()
             if self._unlock is not None:
                 os.close(self._unlock)  # before any code that an app could reach
@@ -161,13 +173,15 @@ class Launcher:
             _let_go_of_terminal()
             code = 1
             try:
-                self._run_zygote(theirs)
+                self._run_zygote(self._settings, theirs, engine)
             finally:
                 sys.stderr.flush()
                 os._exit(code)
         theirs.close()
         assert self._agent is not None, "the agent is started first"
-        message = ZygoteStarted(self._zygote_pid, self._zygote_restarts, last_status)
+        self._zygotes[engine] = pid
+        ends, last_status = self._zygote_ends.get(engine, (0, 0))
+        message = ZygoteStarted(engine, pid, ends, last_status)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._agent.send(message, [ours.fileno()])
         ours.close()
@@ -205,6 +219,8 @@ class Launcher:
         close_all(descriptors)
         if isinstance(message, Drop):
             self._forget(message.name)
+        elif isinstance(message, StartZygote) and message.engine in engine_names():
+            self._start_zygote(message.engine)
 
     def _forget(self, name: str) -> None:
         kept = self._kept.pop(name, None)
@@ -224,16 +240,23 @@ class Launcher:
                 code = self._on_agent_end(status)
                 if code is not None:
                     return code
-            elif pid == self._zygote_pid:
-                self._zygote_pid = 0
-                # One that ended by itself saw its agent die: both are about to be started anew.
-                if status != 0 and self._agent is not None and not self._is_stopping:
-                    self._zygote_restarts += 1
-                    self._start_zygote(status)
+            elif pid in self._zygotes.values():
+                self._on_zygote_end(pid, status)
             elif self._agent is not None:
                 # A worker whose zygote has died: it became ours, its end is the agent's to know.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self._agent.send(Exited(pid, status, usage.ru_maxrss * 1024))
+
+    def _on_zygote_end(self, pid: int, status: int) -> None:
+        engine = next(name for name, number in self._zygotes.items() if number == pid)
+        del self._zygotes[engine]
+        # One that ended by itself saw its agent die, and all are about to be started anew; or it has
+        # no engine, and has said so.
+        if status != 0 and self._agent is not None and not self._is_stopping:
+            ends, _ = self._zygote_ends.get(engine, (0, 0))
+            self._zygote_ends[engine] = (ends + 1, status)
+            if engine == DEFAULT_ENGINE:  # another one's is started when the agent asks for it
+                self._start_zygote(engine)
 
     def _on_agent_end(self, status: int) -> int | None:
         self._agent_pid = 0
@@ -242,29 +265,29 @@ class Launcher:
             self._agent = None
         code = os.waitstatus_to_exitcode(status)
         if self._is_stopping or code in _EXPLAINED_CODES:
-            self._end_zygote()
+            self._end_zygotes()
             return max(code, 0)
         lived = time.monotonic() - self._started_at
         self._failures = 0 if lived > _STABLE_SECONDS else self._failures + 1
         if self._failures > 1:
             time.sleep(min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS))
-        self._end_zygote()
+        self._end_zygotes()
         self._agent_restarts += 1
         self._last_status = status
         self._start_both()
         return None
 
-    def _end_zygote(self) -> None:
-        """Wait for the zygote, which ends when its agent has; then nothing of the old pair is left."""
-        if self._zygote_pid:
+    def _end_zygotes(self) -> None:
+        """End the zygotes, as they would when their agent has; then nothing of the old ones is left."""
+        for pid in self._zygotes.values():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._zygote_pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._zygote_pid, 0)
-            self._zygote_pid = 0
+                os.waitpid(pid, 0)
+        self._zygotes.clear()
 
 
-def _keep_memory_private() -> None:
+def keep_memory_private() -> None:
     """Keep keys and secrets out of core files, here and in every process to come.
 
     Root's processes become undumpable, too. Others can't: they would lose their own `/proc/self/fd`.

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING
 
-from limpet.engine.protocol import ModuleInfo
+from limpet.engine.protocol import DEFAULT_OPTIONS, CompileOptions, ModuleInfo
 from limpet.errors import LimpetError
 from limpet.linux.cgroup import Limits
 from limpet.plan import PlanError
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from limpet.manifest.model import ModuleSource
     from limpet.store.modules import Artifact, ModuleStore
-    from limpet.worker.supervisor import ExitInfo, Process, Zygote
+    from limpet.worker.process import ExitInfo, Process
+    from limpet.worker.supervisor import Zygote, Zygotes
 
 # A compiler takes some fifty times a module's size; what a hostile one makes of that ends here.
 _LIMITS = {
@@ -45,11 +46,11 @@ class RetryableError(LimpetError):
 
 
 class Modules:
-    """Fetches and compiles through the zygote; what is in the store is not done again."""
+    """Fetches and compiles through the zygotes; what is in the store is not done again."""
 
-    def __init__(self, store: ModuleStore, zygote: Zygote) -> None:
+    def __init__(self, store: ModuleStore, zygotes: Zygotes) -> None:
         self._store = store
-        self._zygote = zygote
+        self._zygotes = zygotes
         self._artifacts: dict[str, Artifact] = {}
         self._compiling: dict[str, asyncio.Lock] = {}
         self._serial = 0
@@ -68,7 +69,11 @@ class Modules:
         )
         try:
             answer = await self._run(
-                "fetch", write_config(config), [staged.descriptor], seconds=_FETCH_SECONDS
+                self._zygotes.default,
+                "fetch",
+                write_config(config),
+                [staged.descriptor],
+                seconds=_FETCH_SECONDS,
             )
             if not isinstance(answer, Fetched):
                 raise _refusal(answer, "FetchFailed", f"can't fetch {source.location}")
@@ -84,23 +89,27 @@ class Modules:
         staged.finish_written(answer.digest)
         return answer.digest
 
-    async def artifact(self, digest: str) -> Artifact:
-        """Return the verified artifact of a module, compiling it if need be.
+    async def artifact(
+        self, digest: str, engine: str, options: CompileOptions = DEFAULT_OPTIONS
+    ) -> Artifact:
+        """Return the verified artifact of a module for an engine, compiling it if need be.
 
-        Raises `PlanError` when the module can't be used, `RetryableError` when compiling failed for
-        reasons that are not the module's.
+        Raises `PlanError` when the module can't be used, `UnavailableError` when the engine is not
+        here, `RetryableError` when compiling failed for reasons that are not the module's.
         """
-        engine = await self._zygote.engine()
-        name = f"{digest[7:]}-{engine.artifact_key}.cwasm"
+        zygote = self._zygotes.of(engine)
+        name = f"{digest[7:]}-{(await zygote.engine()).artifact_key}{options.suffix}.cwasm"
         async with self._compiling.setdefault(name, asyncio.Lock()):
             found = self._artifacts.get(name) or self._store.open_artifact(name)
             if found is None:
-                found = await self._compile(name, digest)
+                found = await self._compile(name, digest, zygote, options)
             self._artifacts[name] = found
         self._compiling.pop(name, None)
         return found
 
-    async def _compile(self, name: str, digest: str) -> Artifact:
+    async def _compile(
+        self, name: str, digest: str, zygote: Zygote, options: CompileOptions
+    ) -> Artifact:
         try:
             module = self._store.open_module(digest)
         except FileNotFoundError as error:
@@ -112,10 +121,18 @@ class Modules:
         try:
             staged, artifact = self._store.stage_artifact(name)
             try:
-                engine = (await self._zygote.engine()).name
-                config = write_config(CompileConfig(engine=engine, digest=digest))
+                config = CompileConfig(
+                    engine=zygote.name,
+                    digest=digest,
+                    is_metered=options.is_metered,
+                    is_interpreted=options.is_interpreted,
+                )
                 answer = await self._run(
-                    "compile", config, [module, artifact], seconds=_COMPILE_SECONDS
+                    zygote,
+                    "compile",
+                    write_config(config),
+                    [module, artifact],
+                    seconds=_COMPILE_SECONDS,
                 )
                 if isinstance(answer, Failed) and answer.reason == "DigestMismatch":
                     self._store.remove_module(digest)  # so that it can be uploaded again
@@ -136,7 +153,13 @@ class Modules:
             os.close(module)
 
     async def _run(
-        self, role: str, config: int, descriptors: Sequence[int], *, seconds: float
+        self,
+        zygote: Zygote,
+        role: str,
+        config: int,
+        descriptors: Sequence[int],
+        *,
+        seconds: float,
     ) -> Message | ExitInfo:
         """Run a process to its end; return its answer, or how it ended without one."""
         self._serial += 1
@@ -148,7 +171,7 @@ class Modules:
                 done.set_result(info)
 
         try:
-            process = self._zygote.spawn(
+            process = zygote.spawn(
                 f"{role}-{self._serial}",
                 role,
                 [config, *descriptors],

@@ -51,6 +51,8 @@ def worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
         env=plan.env,
         preopens=tuple((mount.path, mount.is_read_only) for mount in plan.mounts),
         listeners=len(plan.listeners),
+        guest_ports=plan.guest_ports,
+        cost_limit=app.cost_limit,
         deadline_seconds=app.deadline_seconds,
         path=app.http.path,
         methods=app.http.methods,

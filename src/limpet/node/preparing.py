@@ -6,15 +6,28 @@ All that may take long or fail happens here, ahead of any client: a start opens,
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limpet.errors import LimpetError
+from limpet.engine import DEFAULT_ENGINE
+from limpet.engine.choice import (
+    AUTO,
+    INTERPRETER,
+    WASMEDGE,
+    Choice,
+    choose_engine,
+    is_component,
+    is_listening,
+    uses_socket_extension,
+)
+from limpet.engine.protocol import CompileOptions
+from limpet.errors import LimpetError, UnavailableError
 from limpet.node.modules import RetryableError
 from limpet.node.state import Want, decide_backoff
-from limpet.plan import PlanError, compile_plan
+from limpet.plan import PlanError, compile_plan, settle_trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from limpet.manifest.model import App
     from limpet.node.apps import AppRuntime
@@ -25,8 +38,12 @@ if TYPE_CHECKING:
     from limpet.plan import AppKey, Catalog
     from limpet.provision.facilities import Standing
     from limpet.settings import Settings
-    from limpet.store.modules import ModuleStore
-    from limpet.worker.supervisor import Zygote
+    from limpet.store.modules import Artifact, ModuleStore
+    from limpet.worker.supervisor import Zygotes
+
+# WasmEdge's compiler takes a second and 80 MB for 22 KiB, half a minute and 290 MB for 1.4 MiB, on a
+# machine ten times as fast as a device: what is larger is interpreted unless the app says otherwise.
+_MOST_COMPILED_BYTES = 1 << 20
 
 
 class Preparer:
@@ -45,7 +62,7 @@ class Preparer:
         modules: Modules,
         volumes: Volumes,
         listeners: Listeners,
-        zygote: Zygote,
+        zygotes: Zygotes,
         catalog: Callable[[], Catalog],
         standing: Callable[[], Standing],
         on_prepared: Callable[[AppKey], None],
@@ -58,7 +75,7 @@ class Preparer:
         self._modules = modules
         self._volumes = volumes
         self._listeners = listeners
-        self._zygote = zygote
+        self._zygotes = zygotes
         self._catalog = catalog
         self._standing = standing
         self._on_prepared = on_prepared
@@ -115,11 +132,12 @@ class Preparer:
             self._objects.remember_digest(stored, digest)
         if runtime.prepared is None:
             runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
-        artifact = await self._modules.artifact(digest)
+        artifact, choice = await self._compile(app, digest)
         plan = compile_plan(
-            app,
+            settle_trigger(app, listens=is_listening(artifact.info.imports)),
             digest=digest,
-            engine=(await self._zygote.engine()).name,
+            engine=choice.engine,
+            engine_reason=choice.reason,
             node_name=self._node_name,
             catalog=self._catalog(),
             available_facilities=await self._facilities(app),
@@ -138,9 +156,51 @@ class Preparer:
         self._failures.pop(runtime.key, None)
         runtime.prepare(plan, artifact, sockets)
 
+    async def _compile(self, app: App, digest: str) -> tuple[Artifact, Choice]:
+        """Return the artifact for the engine that is to run the app, and why that one."""
+        choice = Choice(app.engine, "the app asks for it")
+        if app.engine == AUTO and app.execution == INTERPRETER:
+            choice = Choice(WASMEDGE, "the app asks for an interpreter")
+        elif app.engine == AUTO:
+            imports = (await self._artifact(app, digest, DEFAULT_ENGINE)).info.imports
+            choice = choose_engine(
+                AUTO,
+                imports,
+                is_component=is_component(imports),
+                usable=await self._usable_engines(imports),
+            )
+        artifact = await self._artifact(app, digest, choice.engine)
+        if self._is_interpreted(app, digest, choice.engine):
+            choice = replace(choice, reason=f"{choice.reason}; its code is interpreted")
+        return artifact, choice
+
+    async def _artifact(self, app: App, digest: str, engine: str) -> Artifact:
+        options = CompileOptions(
+            is_metered=app.cost_limit is not None,
+            is_interpreted=self._is_interpreted(app, digest, engine),
+        )
+        return await self._modules.artifact(digest, engine, options)
+
+    def _is_interpreted(self, app: App, digest: str, engine: str) -> bool:
+        if engine == WASMEDGE and not app.execution:
+            return self._store.module_bytes(digest) > _MOST_COMPILED_BYTES
+        return app.execution == INTERPRETER
+
+    async def _usable_engines(self, imports: Sequence[str]) -> dict[str, str]:
+        """Return why each engine can't be used; the second one is only started for what it is for."""
+        usable = {DEFAULT_ENGINE: ""}
+        if uses_socket_extension(imports):
+            try:
+                await self._zygotes.of(WASMEDGE).engine()
+            except UnavailableError as error:
+                usable[WASMEDGE] = str(error)
+            else:
+                usable[WASMEDGE] = ""
+        return usable
+
     async def _facilities(self, app: App) -> frozenset[str]:
         """Return what this node can promise an app, of what can be required."""
-        await self._zygote.engine()
+        await self._zygotes.default.engine()
         if app.mounts or {"volumes", "encryption"} & set(app.requires):
             await self._volumes.support()
         return self._standing().available()

@@ -1,24 +1,29 @@
 """Readiness, liveness and startup probes of one worker, asked through its control socket.
 
-A probe runs the app for one request inside the worker itself, so replicas that share a listening
-socket are told apart and no network is needed. A tcpSocket probe asks whether the worker answers at
-all.
+A probe of an http app runs it for one request inside the worker itself, so replicas that share a
+listening socket are told apart and no network is needed. A tcpSocket probe asks whether the worker
+answers at all. An app that listens by itself is offered a connection: it must accept it, and answer on
+it when the probe is one over HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from typing import TYPE_CHECKING
 
-from limpet.worker.messages import ProbeRequest, StatsRequest
+from limpet.manifest.model import Trigger
+from limpet.worker.messages import Offer, ProbeRequest, StatsRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.manifest.model import Probe
+    from limpet.manifest.model import App, Probe
     from limpet.node.workers import Worker
     from limpet.worker.messages import ProbeResult
+
+_MAX_STATUS_LINE_BYTES = 4096
 
 
 class Prober:
@@ -105,13 +110,13 @@ class Prober:
 
     async def _ask(self, probe: Probe) -> str | None:
         """Run the probe once; None when it succeeded, else why not."""
+        if self._worker.plan.app.trigger is Trigger.SOCKET:
+            return await self._ask_on_connection(probe)
         if probe.path is None:
             return (
                 None if self._worker.process.send(StatsRequest()) else "the worker does not answer"
             )
-        number = next(self._serial)
-        future: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        number, future = self._expect_result()
         headers = "\n".join(f"{name}: {value}" for name, value in probe.headers)
         request = ProbeRequest(number, probe.path, headers, float(probe.timeout_seconds))
         if not self._worker.process.send(request):
@@ -125,3 +130,61 @@ class Prober:
         if 200 <= result.status < 400:
             return None
         return result.message or f"{probe.path} answered {result.status}"
+
+    def _expect_result(self) -> tuple[int, asyncio.Future[ProbeResult]]:
+        number = next(self._serial)
+        future: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        return number, future
+
+    async def _ask_on_connection(self, probe: Probe) -> str | None:
+        """Connect to the guest, and over HTTP ask it for a path."""
+        port = _find_port(probe.port, self._worker.plan.app)
+        if port is None:
+            return f"the app has no port {probe.port}"
+        number, accepted = self._expect_result()
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            with theirs:
+                if not self._worker.process.send(Offer(number, port), [theirs.fileno()]):
+                    return "the worker does not answer"
+            async with asyncio.timeout(probe.timeout_seconds):
+                result = await accepted
+                if result.status != 200:
+                    return result.message or "the connection was not accepted"
+                return None if probe.path is None else await _ask_http(ours, probe, port)
+        except TimeoutError:
+            return f"no answer within {probe.timeout_seconds} s"
+        except OSError as error:
+            return f"the connection broke: {error.strerror or error}"
+        finally:
+            self._waiting.pop(number, None)
+            ours.close()
+
+
+def _find_port(port: int | str, app: App) -> int | None:
+    for declared in app.ports:
+        if port in (declared.container_port, declared.name):
+            return declared.container_port
+    return None
+
+
+async def _ask_http(connection: socket.socket, probe: Probe, port: int) -> str | None:
+    """Send a GET request and judge the answer's status (RFC 9112, section 4)."""
+    loop = asyncio.get_running_loop()
+    headers = {"host": f"localhost:{port}", "connection": "close", "user-agent": "limpet-probe"}
+    headers |= {name.lower(): value for name, value in probe.headers}
+    lines = [f"GET {probe.path} HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
+    await loop.sock_sendall(connection, ("\r\n".join(lines) + "\r\n\r\n").encode())
+    head = b""
+    while b"\n" not in head and len(head) < _MAX_STATUS_LINE_BYTES:
+        received = await loop.sock_recv(connection, _MAX_STATUS_LINE_BYTES)
+        if not received:
+            break
+        head += received
+    words = head.partition(b"\n")[0].split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        return f"{probe.path} was not answered over HTTP"
+    status = int(words[1][:4])
+    return None if 200 <= status < 400 else f"{probe.path} answered {status}"

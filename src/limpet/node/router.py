@@ -13,9 +13,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from limpet.linux.cgroup import Limits
-from limpet.manifest.model import Ingress, Service, Trigger
+from limpet.manifest.model import Ingress, Service
 from limpet.node.state import Want
-from limpet.plan import Listener, PlanError, compile_listeners
+from limpet.plan import Listener, PlanError, compile_listeners, serves
 from limpet.worker.config import RouterConfig, write_config
 from limpet.worker.messages import Drain, Message, MessageError, Routes, encode_message
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from limpet.node.listeners import Listeners
     from limpet.plan import AppKey, Catalog
     from limpet.settings import Settings
-    from limpet.worker.supervisor import ExitInfo, Process, Zygote
+    from limpet.worker.process import ExitInfo, Process
+    from limpet.worker.supervisor import Zygote
 
 _ORIGIN = "the ingress router"
 # A router that lived this long starts again at once, one that keeps dying ever more slowly.
@@ -214,7 +215,7 @@ def _resolve(
     target, patience = "", _PATIENCE_SECONDS
     for app in apps:
         if (
-            app.trigger is not Trigger.HTTP
+            not serves(app)
             or app.namespace != service.namespace
             or not service.selector.items() <= dict(app.pod_labels).items()
         ):

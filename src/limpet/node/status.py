@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from limpet.node.workers import Slot, Worker
     from limpet.provision.facilities import Standing
     from limpet.store.images import Usage as VolumeUsage
-    from limpet.worker.supervisor import ExitInfo
+    from limpet.worker.process import ExitInfo
 
 
 class UsageMeter:
@@ -80,8 +80,9 @@ def describe_app(
         "desired": app.replicas * app.workers,
         "ready": sum(worker.state is WorkerState.READY for worker in workers),
         "restarts": sum(slot.restarts for slot in runtime.slots.values()),
-        "trigger": app.trigger.value,
+        "trigger": (plan.app if plan else app).trigger.value,
         "engine": engine,
+        "engine_reason": plan.engine_reason if plan else "",
         "image": _image(runtime),
         "digest": plan.digest if plan else None,
         "endpoints": [format_address(s) for s in runtime.prepared.sockets]
@@ -226,7 +227,9 @@ def _group_usage(
 
 
 def _requests(runtime: AppRuntime, workers: list[Worker]) -> dict[str, object] | None:
-    if runtime.app.trigger is not Trigger.HTTP:
+    plan = runtime.prepared.plan if runtime.prepared else None
+    trigger = (plan.app if plan else runtime.app).trigger
+    if trigger is Trigger.COMMAND:
         return None
     latency = Histogram(runtime.latency.counts)
     stats = [worker.stats for worker in workers if worker.stats is not None]
@@ -298,7 +301,15 @@ def describe_node(agent: Agent) -> dict[str, object]:
     processes = [
         ("launcher", os.getppid(), 0),
         ("agent", os.getpid(), agent.restarts),
-        ("zygote", agent.zygote.pid, agent.zygote_restarts),
+        *(
+            (
+                "zygote" if zygote is agent.zygotes.default else f"zygote {zygote.name}",
+                zygote.pid,
+                zygote.restarts,
+            )
+            for zygote in agent.zygotes
+            if zygote.pid is not None or zygote is agent.zygotes.default
+        ),
     ]
     shown = []
     for name, pid, restarts in processes:
@@ -317,7 +328,8 @@ def describe_node(agent: Agent) -> dict[str, object]:
         "version": __version__,
         "started_at": format_time(agent.started_at),
         "data_directory": str(agent.settings.node.data_directory),
-        "engine": agent.zygote.engine_name,
+        "engine": agent.zygotes.default.engine_name,
+        "engines": [zygote.engine_name for zygote in agent.zygotes if zygote.engine_name],
         "python": sys.version.split()[0],
         "machine": os.uname().machine,
         "cpus": os.cpu_count(),

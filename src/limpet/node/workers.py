@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from limpet.node.probes import Prober
     from limpet.plan import Plan
     from limpet.worker.messages import Stats
-    from limpet.worker.supervisor import ExitInfo, Process
+    from limpet.worker.process import ExitInfo, Process
 
 
 @dataclass(slots=True)

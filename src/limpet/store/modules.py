@@ -72,6 +72,13 @@ class ModuleStore:
         """Return a read-only descriptor of the module. Raises FileNotFoundError."""
         return os.open(self._module_path(digest), os.O_RDONLY | os.O_CLOEXEC)
 
+    def module_bytes(self, digest: str) -> int:
+        """Return a module's size; 0 when it is not here."""
+        try:
+            return self._module_path(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def remove_module(self, digest: str) -> None:
         """Remove a module that is not what its name says."""
         self._module_path(digest).unlink(missing_ok=True)

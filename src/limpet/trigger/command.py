@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from limpet.engine.protocol import Preopen, Program
+    from limpet.wasi.network import Network
     from limpet.worker.config import WorkerConfig
     from limpet.worker.loop import Loop
 
@@ -28,6 +29,7 @@ class CommandTrigger:
         program: Program,
         config: WorkerConfig,
         *,
+        network: Network | None = None,
         preopens: Sequence[Preopen],
         on_finished: Callable[[Outcome], None],
     ) -> None:
@@ -42,6 +44,7 @@ class CommandTrigger:
             DescriptorOutput(2),
             preopens,
             config.deadline_seconds,
+            network,
         )
         self._outcome: Outcome | BaseException | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from limpet.engine.protocol import Preopen, Program
     from limpet.settings import HttpSettings
+    from limpet.wasi.network import Network
     from limpet.worker.config import WorkerConfig
     from limpet.worker.loop import Loop
 
@@ -38,6 +39,10 @@ _SLOW_SECONDS = 0.010
 _QUICK_SECONDS = 0.002
 _QUICK_RUNS = 32
 _NO_BODY = NullInput()
+_FAILURES = {
+    OutcomeKind.OUT_OF_MEMORY: "the handler ran out of memory",
+    OutcomeKind.COST: "the handler did more work than its cost limit allows",
+}
 _EXIT = OutcomeKind.EXIT  # looking a member up costs a call before Python 3.12
 _NEVER_SERVED = frozenset({b"CONNECT", b"TRACE"})
 
@@ -53,6 +58,7 @@ class HttpTrigger:
         *,
         listeners: Sequence[socket.socket],
         preopens: Sequence[Preopen],
+        network: Network | None = None,
         settings: HttpSettings,
         on_drained: Callable[[], None],
         log: Callable[[str], None],
@@ -61,6 +67,7 @@ class HttpTrigger:
         self._program = program
         self._config = config
         self._preopens = preopens
+        self._network = network
         self._log = log
         self._prefix = config.path.rstrip("/").encode()
         self._methods = frozenset(method.encode() for method in config.methods)
@@ -188,6 +195,7 @@ class HttpTrigger:
                 self._stderr,
                 self._preopens,
                 seconds,
+                self._network,
             )
         )
         response = self._response(request, outcome, stdout)
@@ -208,8 +216,8 @@ class HttpTrigger:
             return self._failure(request, 504, "the handler did not finish before its deadline")
         if outcome.kind is OutcomeKind.INTERRUPTED:
             return self._failure(request, 503, "the app is being stopped", (b"Retry-After", b"1"))
-        text = "the handler ran out of memory" if outcome.kind is OutcomeKind.OUT_OF_MEMORY else ""
-        return self._failure(request, 500, f"{text or 'the handler failed'}: {outcome.message}")
+        text = _FAILURES.get(outcome.kind, "the handler failed")
+        return self._failure(request, 500, f"{text}: {outcome.message}")
 
     def _failure(
         self, request: Request, status: int, message: str, *headers: tuple[bytes, bytes]

@@ -24,7 +24,8 @@ class WorkerConfig:
     """One app's worker. Descriptors follow the configuration's in this order: artifact, standard
     output, standard error, `listeners` sockets, one directory per entry of `preopens`.
 
-    `preopens` holds (guest path, is read-only) pairs. `memory_bytes` caps the guest's linear memory.
+    `preopens` holds (guest path, is read-only) pairs. `memory_bytes` caps the guest's linear memory,
+    `cost_limit` the work of one run. `guest_ports` says which of the app's own ports each listener is.
     """
 
     app: str
@@ -36,6 +37,8 @@ class WorkerConfig:
     env: tuple[tuple[str, str], ...] = field(repr=False)
     preopens: tuple[tuple[str, bool], ...] = ()
     listeners: int = 0
+    guest_ports: tuple[int, ...] = ()
+    cost_limit: int | None = None
     deadline_seconds: float | None = None
     path: str = "/"
     methods: tuple[str, ...] = ()
@@ -60,6 +63,8 @@ class CompileConfig:
 
     engine: str
     digest: str
+    is_metered: bool = False
+    is_interpreted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,15 +79,32 @@ class EngineReady:
 
 
 @dataclass(frozen=True, slots=True)
-class ZygoteStarted:
-    """A zygote is there; its socket comes along. `restarts` counts those that died before it."""
+class EngineMissing:
+    """The zygote's only words where there is no such engine: it ends, and is not started again."""
 
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteStarted:
+    """An engine's zygote is there; its socket comes along. `restarts` counts those that died before
+    it.
+    """
+
+    engine: str
     pid: int
     restarts: int
     status: int
 
 
 # agent -> launcher
+
+
+@dataclass(frozen=True, slots=True)
+class StartZygote:
+    """Have a zygote for this engine, from now on; one that is there is left alone."""
+
+    engine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +150,35 @@ class ProbeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """A connection, which comes along, from the node's own probe to one of the app's ports.
+
+    ProbeResult, with the same `probe` and status 200, says that the guest has accepted it.
+    """
+
+    probe: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
-    """The connection that was asked for comes along as a descriptor; else `error` says why not."""
+    """The connection that was asked for comes along as a descriptor; else `error` says why not, and
+    `error_number` (errno.h) says it to the guest.
+    """
 
     request: int
     error: str
+    error_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The addresses of the name that was asked for; else `error` says why there are none."""
+
+    request: int
+    addresses: tuple[str, ...]
+    error: str
+    error_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +250,18 @@ class Connect:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolve:
+    """Look a name up. Resolved answers, with the same `request`."""
+
+    request: int
+    host: str
+
+    def __post_init__(self) -> None:
+        if len(self.host) > 255:
+            raise MessageError("Resolve: a host is expected")
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """The artifact has been written to its descriptor."""
 
@@ -248,15 +301,20 @@ Message: TypeAlias = (
     | SpawnFailed
     | Exited
     | EngineReady
+    | EngineMissing
+    | StartZygote
     | ZygoteStarted
     | Keep
     | Drop
     | Assign
     | Connect
     | Connected
+    | Resolve
+    | Resolved
     | Drain
     | StatsRequest
     | ProbeRequest
+    | Offer
     | Routes
     | Ready
     | Finished

@@ -50,13 +50,15 @@ class Role:
     """What a kind of process needs from the kernel.
 
     `allowed` is its system calls. `needs_network` leaves it the device's network, `needs_files` the
-    device's files: what its user may read, as far as Landlock lets it.
+    device's files: what its user may read, as far as Landlock lets it. `scratch_bytes` is for files of
+    its own, in memory, that end with it.
     """
 
     name: str
     allowed: Mapping[str, Alternatives] = field(repr=False)
     needs_network: bool = False
     needs_files: bool = False
+    scratch_bytes: int = 0
 
     @cached_property
     def program(self) -> bytes:
@@ -94,6 +96,11 @@ class Sandbox:
     walls: frozenset[Wall]
     uid: int
 
+    @property
+    def has_own_root(self) -> bool:
+        """Whether the paths of a process that needs no files are its own, once it has retired."""
+        return {Wall.NAMESPACES, Wall.EMPTY_ROOT} <= self.walls
+
     def retire(self, role: Role) -> None:
         """Leave the device's namespaces, files and users behind, but for what is open.
 
@@ -103,7 +110,7 @@ class Sandbox:
             network = 0 if role.needs_network else namespaces.CLONE_NEWNET
             namespaces.unshare(_OWN_NAMESPACES | network)
             if Wall.EMPTY_ROOT in self.walls and not role.needs_files:
-                namespaces.enter_empty_root()
+                namespaces.enter_empty_root(room_bytes=role.scratch_bytes, owner=self.uid)
         if Wall.USER in self.walls:
             _become(self.uid)
             process.disable_core_dumps()  # a change of user has undone it
@@ -283,12 +290,19 @@ def _role(
     *lists: Mapping[str, Alternatives],
     needs_network: bool = False,
     needs_files: bool = False,
+    scratch_bytes: int = 0,
 ) -> Role:
     allowed: dict[str, Alternatives] = {}
     for calls in (_ESSENTIALS, *lists):
         for call, alternatives in calls.items():
             allowed[call] = _either(allowed.get(call), alternatives)
-    return Role(name, allowed, needs_network=needs_network, needs_files=needs_files)
+    return Role(
+        name,
+        allowed,
+        needs_network=needs_network,
+        needs_files=needs_files,
+        scratch_bytes=scratch_bytes,
+    )
 
 
 def _either(first: Alternatives | None, second: Alternatives) -> Alternatives:
@@ -310,4 +324,19 @@ FETCH = _role(
     needs_files=True,
 )
 ROUTER = _role("router", _MESSAGES, _SERVING, _CONNECTING, needs_network=True)
-ROLES = {role.name: role for role in (APP, COMPILE, FETCH, ROUTER)}
+# WasmEdge's compiler leaves its work to a linker, by way of files.
+COMPILE_WASMEDGE = _role(
+    "compile-wasmedge",
+    _MESSAGES,
+    _always(
+        "fsync openat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 ftruncate "
+        "getdents64"
+    ),
+    scratch_bytes=128 << 20,
+)
+ROLES = {role.name: role for role in (APP, COMPILE, COMPILE_WASMEDGE, FETCH, ROUTER)}
+
+
+def role_of(kind: str, engine: str) -> Role:
+    """The role of a kind of process: for one that runs an engine, perhaps that engine's own."""
+    return ROLES.get(f"{kind}-{engine}") or ROLES[kind]

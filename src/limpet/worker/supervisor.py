@@ -1,4 +1,4 @@
-"""The agent's side of the processes that the zygote forks: start, talk, notice the end, say why."""
+"""The agent's side of the zygotes: have one for each engine, and processes forked by it."""
 
 from __future__ import annotations
 
@@ -6,255 +6,110 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
-import sys
 import time
 from collections import deque
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from limpet.engine import DEFAULT_ENGINE
+from limpet.errors import UnavailableError
 from limpet.linux.cgroup import Limits
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import (
     Assign,
     Drain,
+    EngineMissing,
     EngineReady,
     Exited,
-    Finished,
-    Message,
     MessageError,
     Spawn,
     Spawned,
     SpawnFailed,
 )
+from limpet.worker.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from limpet.worker.limits import Groups, SharedGroup
+    from limpet.worker.messages import Message
+    from limpet.worker.process import ExitInfo
 
-_STATUS_PATIENCE_SECONDS = 0.5
-_MESSAGES_AT_ONCE = 4
-# What a worker may give as its reason: an OutcomeKind, or its own endings.
-_SAID_REASONS = frozenset(
-    {
-        "Trap",
-        "OOMKilled",
-        "DeadlineExceeded",
-        "Interrupted",
-        "LoadFailed",
-        "Idle",
-        "Drained",
-        "Error",
-    }
-)
+_STABLE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitInfo:
-    """How a process ended. `reason` is one word: Completed, Error, Trap, OOMKilled,
-    DeadlineExceeded, SystemCallDenied, Signal, LoadFailed, InternalError, SpawnFailed or Unknown."""
+class Zygotes:
+    """The node's zygotes, one for each engine: the default one's from the start, others on demand.
 
-    reason: str
-    message: str
-    exit_code: int | None = None
-    signal: str | None = None
-    peak_bytes: int = 0
-    finished_at: float = 0.0
+    `uids` are the users of which each process gets one. `start` asks the launcher for the zygote of an
+    engine.
+    """
 
-    @property
-    def is_success(self) -> bool:
-        """Whether the process did what it was there for."""
-        return self.reason == "Completed"
+    def __init__(self, groups: Groups, uids: range, *, start: Callable[[str], None]) -> None:
+        self._groups = groups
+        self._uids = uids
+        self._start = start
+        # Workers of an agent that was killed may live on: where to begin is left to chance.
+        self._next_uid = int.from_bytes(os.urandom(4), "little")
+        self._by_engine: dict[str, Zygote] = {}
+        self.default = self.of(DEFAULT_ENGINE)
+
+    def __iter__(self) -> Iterator[Zygote]:
+        return iter(self._by_engine.values())
+
+    def of(self, engine: str) -> Zygote:
+        """Return the connection to an engine's zygote, be it there already or not."""
+        found = self._by_engine.get(engine)
+        if found is None:
+            is_default = engine == DEFAULT_ENGINE  # the launcher starts it unasked
+            found = Zygote(
+                engine,
+                self._groups,
+                take_uid=self._take_uid,
+                start=None if is_default else self._start,
+            )
+            self._by_engine[engine] = found
+        return found
+
+    def _take_uid(self) -> int:
+        """Return the next number that no living process has. Raises OSError when there is none."""
+        taken = {process.uid for zygote in self for process in zygote.processes()}
+        for _ in self._uids:
+            self._next_uid += 1
+            uid = self._uids[self._next_uid % len(self._uids)]
+            if uid not in taken:
+                return uid
+        raise OSError(
+            errno.EAGAIN,
+            f"all {len(self._uids)} users are taken: raise sandbox.uids in the settings",
+        )
 
 
-class Process:
-    """One process that the zygote forked for us."""
+class Zygote:
+    """The agent's connection to one zygote, which may be replaced while the agent lives.
+
+    `take_uid` gives a new process its user, `start` asks for the zygote; None when it comes unasked.
+    """
 
     def __init__(
         self,
         name: str,
-        channel: Channel,
+        groups: Groups,
         *,
-        on_message: Callable[[Process, Message], None],
-        on_exit: Callable[[Process, ExitInfo], None],
+        take_uid: Callable[[], int],
+        start: Callable[[str], None] | None,
     ) -> None:
         self.name = name
-        self.uid = 0
-        self.group: SharedGroup | None = None
         self.pid: int | None = None
-        self.spawned_at = time.monotonic()
-        self.finished: Finished | None = None
-        self._verdict: Finished | None = None  # ours; what the process says of itself is `finished`
-        self._channel: Channel | None = channel
-        self._on_message = on_message
-        self._on_exit = on_exit
-        self._pidfd: int | None = None
-        self._killed_by: int | None = None
-        self._is_over = False
-        self._held: list[tuple[Message, list[int]]] = []
-        channel.set_blocking(False)
-        asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
-
-    def hand_over(
-        self,
-        *,
-        on_message: Callable[[Process, Message], None],
-        on_exit: Callable[[Process, ExitInfo], None],
-    ) -> None:
-        """Give the process to somebody else."""
-        self._on_message = on_message
-        self._on_exit = on_exit
-
-    def change_limits(self, limits: Limits, shared: SharedGroup | None) -> None:
-        """Have other limits, alone or those of `shared`. Raises OSError when the kernel refuses."""
-        if shared is None:
-            if self.group is not None:
-                self.group.set_limits(limits)
-            return
-        if self.pid is not None:
-            shared.move(self.pid)
-        if self.group is not None:
-            self.group.leave()
-        self.group = shared.enter()
-
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; False when the process is gone or does not read.
-
-        Nothing is sent to a process before its limits hold: until then it is kept here.
-        """
-        if self._channel is None:
-            return False
-        if self.pid is None:
-            self._held.append((message, [os.dup(descriptor) for descriptor in descriptors]))
-            return True
-        try:
-            self._channel.send(message, descriptors)
-        except OSError:
-            return False
-        return True
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal, once the process exists. A pidfd can't hit another that got its number."""
-        if self.pid is None:
-            self._killed_by = number
-        if self._pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
-
-    def _read(self, most: int = _MESSAGES_AT_ONCE) -> None:
-        """Take messages, so few at once that others get their turn; the rest is still readable then."""
-        for _ in range(most):
-            if self._channel is None:
-                return
-            try:
-                received = self._channel.receive()
-            except BlockingIOError:
-                return
-            except MessageError as error:
-                # A worker that breaks the protocol is not asked again.
-                self._close_channel()
-                self._verdict = Finished("Error", 1, f"ended for breaking the protocol: {error}", 0)
-                self.kill()
-                return
-            if received is None:
-                self._close_channel()
-                if self.pid is None:
-                    self._end(
-                        ExitInfo(reason="SpawnFailed", message="the zygote died", exit_code=None)
-                    )
-                return
-            message, descriptors = received
-            close_all(descriptors)
-            if isinstance(message, Finished):
-                self.finished = message
-            self._on_message(self, message)
-
-    def set_pid(self, pid: int) -> None:
-        """Learn the process's number, put it under its limits, give it its work, watch its life."""
-        self.pid = pid
-        if self.group is not None:
-            try:
-                self.group.move(pid)
-            except ProcessLookupError:
-                pass  # it is over already; its status is on the way
-            except OSError as error:
-                self._verdict = Finished(
-                    "Error", 1, f"its limits can't be put in force: {error}", 0
-                )
-                self._close_channel()  # without work it ends
-        held, self._held = self._held, []
-        for message, descriptors in held:
-            self.send(message, descriptors)
-            close_all(descriptors)
-        try:
-            self._pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return  # it is over already; its status is on the way
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
-        if self._killed_by is not None:
-            self.kill(self._killed_by)
-
-    def _on_death(self) -> None:
-        self._close_pidfd()
-        loop = asyncio.get_running_loop()
-        # Its parent reports the status. A parent that died with it can't, so don't wait for ever.
-        loop.call_later(
-            _STATUS_PATIENCE_SECONDS,
-            lambda: self._end(ExitInfo(reason="Unknown", message="ended, and nobody saw how")),
-        )
-
-    def set_status(self, status: int, peak_bytes: int) -> None:
-        """Learn how the process ended."""
-        self._read(
-            sys.maxsize
-        )  # its last words come before its death, and no more than fit the socket
-        # What a process says of itself doesn't count when it was killed.
-        said = self.finished if os.WIFEXITED(status) else None
-        info = classify_exit(status, self._verdict or said, peak_bytes=peak_bytes)
-        if self.group is not None:
-            info = _learn_from_group(info, self.group)
-        self._end(info)
-
-    def fail(self, message: str) -> None:
-        """Give up a process that could not be forked."""
-        self._end(ExitInfo(reason="SpawnFailed", message=message))
-
-    def _end(self, info: ExitInfo) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        for _, descriptors in self._held:
-            close_all(descriptors)
-        self._held.clear()
-        self._close_channel()
-        self._close_pidfd()
-        if self.group is not None:
-            self.group.leave()
-        self._on_exit(self, info)
-
-    def _close_channel(self) -> None:
-        if self._channel is not None:
-            asyncio.get_running_loop().remove_reader(self._channel.fileno())
-            self._channel.close()
-            self._channel = None
-
-    def _close_pidfd(self) -> None:
-        if self._pidfd is not None:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = None
-
-
-class Zygote:
-    """The agent's connection to the zygote, which may be replaced while the agent lives."""
-
-    def __init__(self, groups: Groups, uids: range) -> None:
-        self.pid: int | None = None
+        self.is_known = False
+        self.restarts = 0
         self.groups = groups
-        self._uids = uids
-        # Workers of an agent that was killed may live on: where to begin is left to chance.
-        self._next_uid = int.from_bytes(os.urandom(4), "little")
+        self._take_uid = take_uid
+        self._start = start
+        self._is_asked_for = False
+        self._attached_at = 0.0
+        self._failures = 0
         self._engine: asyncio.Future[EngineReady] | None = None
         self._channel: Channel | None = None
         self._waiting: deque[tuple[Process, Spawn, list[int]]] = deque()
@@ -269,6 +124,9 @@ class Zygote:
         channel.set_blocking(False)
         self._channel = channel
         self.pid = pid
+        self.is_known = True
+        self._is_asked_for = False
+        self._attached_at = time.monotonic()
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
         while self._waiting:
             process, spawn, descriptors = self._waiting.popleft()
@@ -280,9 +138,20 @@ class Zygote:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._channel.close()
             self._channel = None
+            self.pid = None
+            has_lasted = time.monotonic() - self._attached_at > _STABLE_SECONDS
+            self._failures = 0 if has_lasted else self._failures + 1
             unconfirmed, self._starting = self._starting, {}
             for process in unconfirmed.values():
                 process.fail("the zygote died")
+
+    def _ask(self) -> None:
+        """Have the zygote started; one that keeps dying, ever more slowly."""
+        if self._start is None or self._is_asked_for or self._channel is not None:
+            return
+        self._is_asked_for = True
+        pause = min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS) if self._failures > 1 else 0.0
+        asyncio.get_running_loop().call_later(pause, self._start, self.name)
 
     def spawn(
         self,
@@ -325,20 +194,18 @@ class Zygote:
         self._send(process, Spawn(name, role, process.uid), [control])
         return process
 
-    def _take_uid(self) -> int:
-        """Return the next number that no living process has. Raises OSError when there is none."""
-        waiting = (process for process, _, _ in self._waiting)
-        living = (*self._running.values(), *self._starting.values(), *waiting)
-        taken = {process.uid for process in living}
-        for _ in self._uids:
-            self._next_uid += 1
-            uid = self._uids[self._next_uid % len(self._uids)]
-            if uid not in taken:
-                return uid
-        raise OSError(
-            errno.EAGAIN,
-            f"all {len(self._uids)} users are taken: raise sandbox.uids in the settings",
-        )
+    def processes(self) -> Iterator[Process]:
+        """Give every process that was asked for and has not ended."""
+        yield from self._running.values()
+        yield from self._starting.values()
+        yield from (process for process, _, _ in self._waiting)
+
+    def end_when_idle(self) -> None:
+        """Let a zygote go that has nothing to do; one that is needed again is asked for again."""
+        is_on_demand = self._start is not None and self._channel is not None
+        rested = time.monotonic() - self._attached_at > _IDLE_SECONDS
+        if is_on_demand and rested and next(self.processes(), None) is None:
+            self.detach()
 
     def take_worker(
         self,
@@ -392,6 +259,7 @@ class Zygote:
     def _send(self, process: Process, spawn: Spawn, descriptors: list[int]) -> None:
         if self._channel is None:
             self._waiting.append((process, spawn, descriptors))
+            self._ask()
             return
         try:
             self._channel.send(spawn, descriptors)
@@ -399,6 +267,7 @@ class Zygote:
             # Dead or drowned: the launcher will bring another one.
             self.detach()
             self._waiting.append((process, spawn, descriptors))
+            self._ask()
             return
         self._starting[spawn.worker] = process
         close_all(descriptors)
@@ -428,94 +297,57 @@ class Zygote:
             elif isinstance(message, Exited):
                 self.on_exited(message)
             elif isinstance(message, EngineReady):
-                self._set_engine(message)
+                self._expect_engine().set_result(message)
+            elif isinstance(message, EngineMissing):
+                self._fail_engine(message.message)
 
-    def _set_engine(self, message: EngineReady) -> None:
+    def _expect_engine(self) -> asyncio.Future[EngineReady]:
+        """Return the future that the next news of the engine is for."""
         if self._engine is None or self._engine.done():
             self._engine = asyncio.get_running_loop().create_future()
-        self._engine.set_result(message)
+        return self._engine
+
+    def _fail_engine(self, why: str) -> None:
+        """Learn that there is no such engine here: nothing that waits for its zygote gets one."""
+        expected = self._expect_engine()
+        expected.set_exception(UnavailableError(why))
+        expected.exception()  # seen here; whoever waits sees it too
+        waiting, self._waiting = self._waiting, deque()
+        for process, _, descriptors in waiting:
+            close_all(descriptors)
+            process.fail(why)
 
     @property
     def engine_name(self) -> str:
         """The engine's name and version for people; empty until the first zygote has told."""
-        if self._engine is None or not self._engine.done():
-            return ""
-        ready = self._engine.result()
-        return f"{ready.name} {ready.version}"
+        ready = self._ready()
+        return f"{ready.name} {ready.version}" if ready is not None else ""
 
     @property
     def walls(self) -> frozenset[str] | None:
         """The walls that workers raise (`limpet.worker.sandbox.Wall`); None before the first zygote."""
-        if self._engine is None or not self._engine.done():
+        ready = self._ready()
+        return frozenset(ready.walls) if ready is not None else None
+
+    def _ready(self) -> EngineReady | None:
+        engine = self._engine
+        if engine is None or not engine.done() or engine.exception() is not None:
             return None
-        return frozenset(self._engine.result().walls)
+        return engine.result()
 
     async def engine(self) -> EngineReady:
-        """Return what the zygote's engine is, waiting for the first zygote."""
-        if self._engine is None:
-            self._engine = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(self._engine)
+        """Return what the zygote's engine is, having the zygote started if need be.
+
+        Raises `UnavailableError` when this machine does not have the engine.
+        """
+        self._ask()
+        expected = self._engine
+        if expected is None or (self._is_asked_for and expected.done() and expected.exception()):
+            expected = self._expect_engine()
+        return await asyncio.shield(expected)
 
     def on_exited(self, message: Exited) -> None:
         """Take a status that the zygote, or the launcher in its place, has reaped."""
         process = self._running.pop(message.pid, None)
         if process is not None:
             process.set_status(message.status, message.peak_bytes)
-
-
-def classify_exit(status: int, finished: Finished | None, *, peak_bytes: int = 0) -> ExitInfo:
-    """Combine a wait status with the process's last words into one reason."""
-    code = os.waitstatus_to_exitcode(status)
-    common = {"peak_bytes": peak_bytes, "finished_at": time.time()}
-    if finished is not None:
-        if finished.reason == "Exit":
-            is_success = finished.exit_code == 0
-            return ExitInfo(
-                reason="Completed" if is_success else "Error",
-                message="" if is_success else f"exited with code {finished.exit_code}",
-                exit_code=finished.exit_code,
-                **common,  # type: ignore[arg-type]
-            )
-        reason = finished.reason if finished.reason in _SAID_REASONS else "Error"
-        return ExitInfo(reason=reason, message=finished.message[:2000], exit_code=1, **common)  # type: ignore[arg-type]
-    if code == -signal.SIGSYS:
-        return ExitInfo(
-            reason="SystemCallDenied",
-            message="killed for a system call that no app is allowed",
-            signal="SIGSYS",
-            **common,  # type: ignore[arg-type]
-        )
-    if code < 0:
-        name = _signal_name(-code)
-        return ExitInfo(reason="Signal", message=f"killed by {name}", signal=name, **common)  # type: ignore[arg-type]
-    if code == 0:
-        return ExitInfo(reason="Completed", message="", exit_code=0, **common)  # type: ignore[arg-type]
-    return ExitInfo(
-        reason="InternalError",
-        message=f"the worker itself failed (exit code {code}); its log has the traceback",
-        exit_code=code,
-        **common,  # type: ignore[arg-type]
-    )
-
-
-def _learn_from_group(info: ExitInfo, group: SharedGroup) -> ExitInfo:
-    """Tell whether the kernel killed a process for its memory limit, and how much there was."""
-    try:
-        was_killed = info.signal == "SIGKILL" and group.take_oom_kill()
-        peak_bytes = group.usage().memory_peak_bytes or info.peak_bytes
-    except OSError:
-        return info  # the group is gone: somebody else tidied up
-    if was_killed:
-        message = (
-            "killed by the kernel at its memory limit, with "
-            f"{peak_bytes / (1 << 20):.1f} MiB in use"
-        )
-        info = replace(info, reason="OOMKilled", message=message)
-    return replace(info, peak_bytes=peak_bytes)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -13,13 +13,22 @@ import select
 import signal
 from typing import TYPE_CHECKING, NoReturn
 
-from limpet.engine import open_engine
+from limpet.engine import DEFAULT_ENGINE, open_engine
+from limpet.errors import UnavailableError
 from limpet.linux.namespaces import fresh_pid_namespace
 from limpet.linux.process import drop_bounding_set, set_process_name
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.child import run_child
 from limpet.worker.immortal import immortalise
-from limpet.worker.messages import EngineReady, Exited, MessageError, Spawn, Spawned, SpawnFailed
+from limpet.worker.messages import (
+    EngineMissing,
+    EngineReady,
+    Exited,
+    MessageError,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+)
 from limpet.worker.rehearsal import Rehearsal
 from limpet.worker.sandbox import Wall, prepare, survey
 
@@ -29,14 +38,27 @@ if TYPE_CHECKING:
 _REHEARSALS = 16
 
 
-def run_zygote(channel: Channel) -> NoReturn:
-    """Serve spawn requests until the agent's end of the channel closes."""
-    set_process_name("limpet-zygote")
+def refuse(channel: Channel, error: UnavailableError) -> NoReturn:
+    """Tell the agent that there is no such engine here, and end."""
+    channel.send(EngineMissing(str(error)[:2000]))
+    os._exit(0)
+
+
+def run_zygote(channel: Channel, engine_name: str, library: str | None = None) -> NoReturn:
+    """Serve spawn requests until the agent's end of the channel closes.
+
+    Where there is no such engine, say so and end.
+    """
+    is_default = engine_name == DEFAULT_ENGINE
+    set_process_name("limpet-zygote" if is_default else f"limpet-{engine_name}")
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the terminal's Ctrl-C is the launcher's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    engine = open_engine("wasmtime")
+    try:
+        engine = open_engine(engine_name, library=library)
+    except UnavailableError as error:
+        refuse(channel, error)
     rehearsal = Rehearsal(engine)
     for _ in range(_REHEARSALS):
         rehearsal.run()

@@ -18,6 +18,8 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent
 
+_SOCKET_SERVER = SOURCES.parents[2] / "examples/socket-server/socket-server.wasm"
+
 # A component's preamble: the layer field says 1 where a core module's says 0.
 COMPONENT = b"\x00asm\x0d\x00\x01\x00"
 
@@ -50,9 +52,14 @@ def _write_truncated(module: Path) -> None:
     module.write_bytes(whole[: len(whole) // 2])
 
 
+def _copy_socket_server(module: Path) -> None:
+    module.write_bytes(_SOCKET_SERVER.read_bytes())
+
+
 _BUILT_FROM_SOURCE = {path.stem: path for path in sorted(SOURCES.glob("*.[cw]*"))}
 _WRITTEN = {
     "component": lambda module: module.write_bytes(COMPONENT),
+    "socket_server": _copy_socket_server,
     "not_wasm": lambda module: module.write_bytes(b"#!/bin/sh\nexit 0\n"),
     "truncated": _write_truncated,
 }

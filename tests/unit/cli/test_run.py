@@ -53,6 +53,17 @@ def test_dry_run_prints_the_manifest(limpet_, golden):
     golden("run-http.yaml", result.stdout)
 
 
+def test_dry_run_names_the_engine_and_the_trigger(limpet_):
+    options = ("--port", "8080", "--engine", "wasmedge", "--trigger", "socket")
+    text = limpet_("run", "server.wasm", *options, "--dry-run", "-o", "json").stdout
+    [app] = json.loads(text)["items"]
+    assert app["metadata"]["annotations"] == {
+        "limpet.dev/engine": "wasmedge",
+        "limpet.dev/listen": "127.0.0.1:8080",
+        "limpet.dev/trigger": "socket",
+    }
+
+
 def test_dry_run_of_a_command(limpet_, golden):
     golden("run-command.yaml", limpet_("run", "report.wasm", "--dry-run").stdout)
 
@@ -71,8 +82,10 @@ def test_dry_run_can_be_applied(node, limpet_, module):
         (["--name", "Bad_Name"], "--name: metadata.name"),
         (["--env", "hunter2"], "--env: write NAME=VALUE"),
         (["--volume", "x"], "--volume x: write"),
-        (["--workers", "2"], "--workers is for http apps"),
-        (["--port", "1", "--trigger", "command"], "--port makes an http app"),
+        (["--workers", "2"], "--workers is for apps that serve"),
+        (["--port", "1", "--trigger", "command"], "--port makes an app that serves"),
+        (["--trigger", "socket"], "--trigger socket needs --port"),
+        (["--engine", "v8"], "is not one of"),
         (["-o", "yaml"], "-o is for the manifest"),
     ],
 )

@@ -192,6 +192,7 @@ FAILURES = [
         "out of memory: 64",
     ),
     (Outcome(OutcomeKind.DEADLINE), 504, "the app took too long", "before its deadline"),
+    (Outcome(OutcomeKind.COST), 500, "the app failed", "more work than its cost limit allows"),
     (Outcome(OutcomeKind.INTERRUPTED), 503, "the app is stopping", "is being stopped"),
 ]
 

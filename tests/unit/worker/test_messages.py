@@ -242,7 +242,7 @@ def test_a_message_has_a_largest_size():
 def test_a_message_of_the_wrong_shape_can_not_be_sent_back():
     ready = EngineReady("a", "1", "k", ("seccomp", "user"))
     assert decode_message(encode_message(ready)) == ready
-    assert decode_message(encode_message(Connected(7, ""))) == Connected(7, "")
+    assert decode_message(encode_message(Connected(7, "", 0))) == Connected(7, "", 0)
     assert decode_message(encode_message(Finished("Exit", 3, "", 0))).exit_code == 3
     assert decode_message(encode_message(Failed("A", "b", is_retryable=True))).is_retryable
     assert decode_message(encode_message(Spawned("a", 1))) == Spawned("a", 1)

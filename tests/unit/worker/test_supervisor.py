@@ -20,7 +20,8 @@ from limpet.worker.messages import (
     Spawned,
     SpawnFailed,
 )
-from limpet.worker.supervisor import Zygote, classify_exit
+from limpet.worker.process import classify_exit
+from limpet.worker.supervisor import Zygote, Zygotes
 
 from .kernel_groups import members, names, need_controller, opened_groups, pids_limit
 
@@ -92,6 +93,10 @@ class Ends:
         return {"on_message": self.on_message, "on_exit": self.on_exit}
 
 
+def first_zygote(groups: Groups, uids: range) -> Zygote:
+    return Zygotes(groups, uids, start=lambda _engine: None).default
+
+
 class FakeZygote:
     """The other end: the zygote's, which these tests play."""
 
@@ -155,7 +160,7 @@ def play(scene):
 
 def unlimited(uids=UIDS):
     """A zygote whose processes have no limits, as where the kernel has none."""
-    return Zygote(Groups("limpet-test"), uids)
+    return first_zygote(Groups("limpet-test"), uids)
 
 
 def spawn(zygote, descriptors=(), *, name="a#1", limits=None):
@@ -392,7 +397,7 @@ def test_a_kill_holds_for_a_process_that_is_not_confirmed_yet():
 
 
 def test_a_death_that_nobody_reports_is_noticed(monkeypatch):
-    monkeypatch.setattr("limpet.worker.supervisor._STATUS_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("limpet.worker.process._STATUS_PATIENCE_SECONDS", 0.01)
 
     async def scene():
         zygote = unlimited()
@@ -549,7 +554,7 @@ def test_nothing_is_sent_before_the_limits_hold(groups, monkeypatch):
     move = SharedGroup.move
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote, limits=Limits(pids=7))
         message, worker = await fake.receive()
@@ -576,7 +581,7 @@ def test_nothing_is_sent_before_the_limits_hold(groups, monkeypatch):
 
 def test_a_process_without_limits_is_given_no_work(groups):
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote, limits=Limits(pids=7))
         message, worker = await fake.receive()
@@ -599,7 +604,7 @@ def test_limits_that_the_kernel_refuses_start_nothing(groups):
     need_controller(groups, "pids")
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         with pytest.raises(CgroupFileError, match=r"pids\.max"):
             spawn(zygote, limits=Limits(pids=1 << 40))
@@ -615,7 +620,7 @@ def test_limits_that_the_kernel_refuses_start_nothing(groups):
 
 def test_a_process_that_ended_before_it_was_placed_ends_as_it_did(groups):
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote)
         message, worker = await fake.receive()
@@ -636,7 +641,7 @@ def test_the_kernel_s_kill_for_memory_is_told(groups):
     limit = 32 << 20
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote, limits=Limits(memory_bytes=limit))
         message, worker = await fake.receive()
@@ -664,7 +669,7 @@ def test_the_kernel_s_kill_is_told_of_the_worker_that_it_hit(groups):
     need_controller(groups, "memory")
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         first, first_ends = take(zygote, Limits(memory_bytes=32 << 20))
         message, first_worker = await fake.receive()
@@ -689,7 +694,7 @@ def test_the_kernel_s_kill_is_told_of_the_worker_that_it_hit(groups):
 
 def test_another_kill_is_not_blamed_on_memory(groups):
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         process, ends = spawn(zygote, limits=Limits(pids=7))
         child, worker = await place(fake, process)
@@ -712,7 +717,7 @@ def test_a_spare_gets_the_limits_of_the_app_that_it_is_given_to(groups):
     need_controller(groups, "pids")
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         zygote.keep_spare(is_wanted=True)  # without a zygote there is none to keep
         fake = FakeZygote(zygote)
         zygote.keep_spare(is_wanted=True)
@@ -744,7 +749,7 @@ def test_a_spare_whose_limits_are_refused_is_let_go(groups):
     need_controller(groups, "pids")
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         zygote.keep_spare(is_wanted=True)
         spare = zygote._spare
@@ -768,7 +773,7 @@ def test_a_spare_joins_the_limits_of_the_worker_beside_it(groups, is_confirmed):
     need_controller(groups, "pids")
 
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         first, first_ends = take(zygote, Limits(pids=9))
         first_child, first_worker = await place(fake, first)
@@ -794,7 +799,7 @@ def test_a_spare_joins_the_limits_of_the_worker_beside_it(groups, is_confirmed):
 
 def test_a_new_worker_shares_the_limits_of_the_one_beside_it(groups):
     async def scene():
-        zygote = Zygote(groups, UIDS)
+        zygote = first_zygote(groups, UIDS)
         fake = FakeZygote(zygote)
         first, first_ends = take(zygote, Limits(pids=9))
         first_child, first_worker = await place(fake, first)
