@@ -82,6 +82,7 @@ class Preparer:
         self._record = record
         self._tasks: dict[AppKey, asyncio.Task[None]] = {}
         self._failures: dict[AppKey, int] = {}
+        self._uncompilable: set[str] = set()
 
     def prepare(self, runtime: AppRuntime) -> None:
         """Begin anew."""
@@ -179,12 +180,20 @@ class Preparer:
             is_metered=app.cost_limit is not None,
             is_interpreted=self._is_interpreted(app, digest, engine),
         )
-        return await self._modules.artifact(digest, engine, options)
+        try:
+            return await self._modules.artifact(digest, engine, options)
+        except RetryableError:
+            if app.execution or engine != WASMEDGE or options.is_interpreted:
+                raise
+        # It took more time or memory than compiling may: it would again.
+        self._uncompilable.add(digest)
+        return await self._artifact(app, digest, engine)
 
     def _is_interpreted(self, app: App, digest: str, engine: str) -> bool:
-        if engine == WASMEDGE and not app.execution:
-            return self._store.module_bytes(digest) > _MOST_COMPILED_BYTES
-        return app.execution == INTERPRETER
+        if app.execution or engine != WASMEDGE:
+            return app.execution == INTERPRETER
+        is_large = self._store.module_bytes(digest) > _MOST_COMPILED_BYTES
+        return is_large or digest in self._uncompilable
 
     async def _usable_engines(self, imports: Sequence[str]) -> dict[str, str]:
         """Return why each engine can't be used; the second one is only started for what it is for."""

@@ -27,7 +27,18 @@ from limpet.linux.landlock import Access
 from limpet.linux.namespaces import confine_directory
 from limpet.linux.seccomp import ALLOW, ERRNO, KILL_PROCESS
 from limpet.linux.syscalls import MACHINES, parse_numbers
-from limpet.worker.sandbox import APP, COMPILE, FETCH, ROLES, ROUTER, Sandbox, Wall, survey
+from limpet.worker.sandbox import (
+    APP,
+    COMPILE,
+    COMPILE_WASMEDGE,
+    FETCH,
+    ROLES,
+    ROUTER,
+    Sandbox,
+    Wall,
+    role_of,
+    survey,
+)
 
 UID = 300_123
 FASTOPEN = 0x2000_0000
@@ -563,3 +574,72 @@ def test_other_roles_open_nothing_even_beneath_a_folder(role, volume):
         return attempt(lambda: os.open("file", os.O_RDONLY, dir_fd=volume))
 
     assert within(role, run) == "ENOENT"
+
+
+# Files of its own
+
+
+def scratched(function):
+    """Return a function that runs behind the walls of a compiler that needs files."""
+    walls = sandbox()
+    COMPILE_WASMEDGE.program  # noqa: B018 - made before the fork, as the zygote does
+
+    def run():
+        walls.retire(COMPILE_WASMEDGE)
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+        walls.seal(COMPILE_WASMEDGE, [(root, landlock.Access.WRITE)])
+        return function()
+
+    return run
+
+
+def _write_and_look():
+    Path("/object").write_bytes(b"code")
+    os.rename("/object", "/artifact")
+    return [os.listdir("/"), Path("/artifact").read_bytes().decode(), os.stat("/artifact").st_uid]
+
+
+@needs_root
+def test_a_compiler_s_files_are_all_there_is():
+    assert result_of(scratched(_write_and_look)) == [["artifact"], "code", UID]
+
+
+def _fill():
+    written = 0
+    try:
+        with open("/full", "wb", buffering=0) as file:
+            while True:
+                written += file.write(bytes(1 << 20))
+    except OSError as error:
+        return [written >> 20, error.errno]
+
+
+@needs_root
+def test_a_compiler_s_files_have_their_limit():
+    assert result_of(scratched(_fill)) == [COMPILE_WASMEDGE.scratch_bytes >> 20, errno.ENOSPC]
+
+
+def _count_files():
+    for number in range(1000):
+        try:
+            os.close(os.open(f"/{number}", os.O_CREAT | os.O_WRONLY))
+        except OSError as error:
+            return [number < 64, error.errno]
+    return None
+
+
+@needs_root
+def test_a_compiler_s_files_are_few():
+    assert result_of(scratched(_count_files)) == [True, errno.ENOSPC]
+
+
+@needs_root
+def test_a_compiler_s_files_are_gone_with_it():
+    result_of(scratched(_write_and_look))
+    assert result_of(scratched(lambda: os.listdir("/"))) == []
+
+
+def test_each_engine_s_processes_have_their_own_role():
+    assert role_of("compile", "wasmedge") is COMPILE_WASMEDGE
+    assert role_of("compile", "wasmtime") is COMPILE
+    assert role_of("app", "wasmedge") is role_of("app", "wasmtime") is APP
