@@ -135,6 +135,7 @@ class Plan:
     key: AppKey
     engine: str
     engine_reason: str
+    is_component: bool
     digest: str
     args: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = field(repr=False)
@@ -221,6 +222,7 @@ def compile_plan(
     digest: str,
     engine: str,
     engine_reason: str = "",
+    is_component: bool = False,
     node_name: str,
     catalog: Catalog,
     available_facilities: frozenset[str] = EVERY_FACILITY,
@@ -253,6 +255,7 @@ def compile_plan(
         key=app_key(app),
         engine=engine,
         engine_reason=engine_reason,
+        is_component=is_component,
         digest=digest,
         args=args,
         env=env,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -54,19 +53,6 @@ class AttackNode(RunningNode):
             else:
                 found.append(event)
         return found
-
-    def place(self, made: bytes, *objects: Json) -> None:
-        """Apply objects; the apps among them run this module."""
-        digest = "sha256:" + hashlib.sha256(made).hexdigest()
-        if not self.client.has_module(digest):
-            self.upload(made)
-        kinds = ("Deployment", "Pod", "Job")
-        self.client.apply(
-            [
-                {"object": item, **({"digest": digest} if item["kind"] in kinds else {})}
-                for item in objects
-            ]
-        )
 
     def place_escaped(self, name: str, **fields: Any) -> None:
         """Start an HTTP app that runs native code on request, and wait for it."""

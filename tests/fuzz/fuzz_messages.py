@@ -44,7 +44,7 @@ from limpet.worker.messages import (
 CORPUS = [
     encode_message(message)
     for message in (
-        Spawn("default/a#1", "app", 1000),
+        Spawn("default/a#1", "app", 1000, True),
         Exited(123, 256, 1 << 20),
         EngineReady("wasmtime", "50.0.1", "0123456789abcdef", ("namespaces", "seccomp", "user")),
         Assign(),

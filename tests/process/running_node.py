@@ -37,8 +37,14 @@ SOURCES = Path(__file__).parents[2] / "src"
 SLOWNESS = float(os.environ.get("TEST_SLOWNESS", "1"))
 PATIENCE_SECONDS = 20.0 * SLOWNESS
 _MARK = "XDG_LIMPET_TEST_NODE"  # a name that a node keeps of its environment
-_ROLES = {"launcher": "limpet", "agent": "limpet-agent", "zygote": "limpet-zygote"}
+_ROLES = {
+    "launcher": "limpet",
+    "agent": "limpet-agent",
+    "zygote": "limpet-zygote",
+    "wasmedge": "limpet-wasmedge",
+}
 _APP_KINDS = ("Deployment", "Pod", "Job")
+ENGINE = "limpet.dev/engine"
 
 Json = dict[str, Any]
 
@@ -101,6 +107,7 @@ class RunningNode:
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        self.engine: str | None = None  # for apps that name none; None leaves it to the node
         self.data = directory / "data"
         self.socket_path = directory / "s"
         self.mark = secrets.token_hex(8)
@@ -185,9 +192,10 @@ class RunningNode:
     # Processes
 
     def pids(self, role: str | None = None) -> list[int]:
-        """Return the node's live processes; `role` is launcher, agent, zygote or an app's name.
+        """Return the node's live processes; `role` is launcher, agent, zygote, wasmedge or an app's name.
 
-        Beside those there may be a spare, which waits to become an app's worker.
+        The zygote is the default engine's; the other engine's has its name. Beside those there may be
+        a spare, which waits to become an app's worker.
         """
         wanted = None if role is None else _ROLES.get(role, f"app:{role}"[:15])
         found = []
@@ -228,10 +236,25 @@ class RunningNode:
             objects += yaml.safe_load_all(document) if isinstance(document, str) else [document]
         return self.client.apply([self._item(item) for item in objects])
 
+    def place(self, module: bytes, *objects: Json) -> None:
+        """Apply objects; the apps among them run this module."""
+        digest = "sha256:" + hashlib.sha256(module).hexdigest()
+        if not self.client.has_module(digest):
+            self.upload(module)
+        self.client.apply(
+            [
+                {"object": item, **({"digest": digest} if item["kind"] in _APP_KINDS else {})}
+                for item in objects
+            ]
+        )
+
     def _item(self, item: Json) -> Json:
         if item["kind"] not in _APP_KINDS:
             return {"object": item}
-        pod = item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
+        template = item if item["kind"] == "Pod" else item["spec"]["template"]
+        pod = template["spec"]
+        if self.engine is not None:
+            template["metadata"].setdefault("annotations", {}).setdefault(ENGINE, self.engine)
         image = pod["containers"][0]["image"]
         if "://" in image:
             return {"object": item}

@@ -74,11 +74,6 @@ def unusable_reason(engine: str, usable: Mapping[str, str]) -> str:
     return why
 
 
-def is_component(imports: Sequence[str]) -> bool:
-    """Whether these are a component's imports: interfaces such as `wasi:cli/stdout@0.2.0`."""
-    return any(":" in name.partition("/")[0] and "/" in name for name in imports)
-
-
 def uses_socket_extension(imports: Sequence[str]) -> bool:
     """Whether a core module imports what WasmEdge added to preview 1."""
     return any(name.startswith(_SOCKETS_PREFIX) and name not in _PREVIEW1 for name in imports)

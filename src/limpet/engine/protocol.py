@@ -161,6 +161,10 @@ class Engine(Protocol):
         """
         ...
 
+    def prepare_components(self) -> None:
+        """Load what components need, in a process that will soon reach no files. Else nothing."""
+        ...
+
     def load(self, artifact: int, *, limits: Limits) -> Program:
         """Map the artifact behind this descriptor. It must be one that this node compiled, with
         options that fit these limits.

@@ -431,14 +431,18 @@ class Agent:
 
         An engine that no app uses any more gives its memory back.
         """
-        wanted = {
-            runtime.prepared.plan.engine
+        waiting = [
+            runtime.prepared.plan
             for runtime in self.apps.values()
             if runtime.prepared is not None and runtime.is_stopped_until_asked
-        }
+        ]
         used = {r.prepared.plan.engine for r in self.apps.values() if r.prepared is not None}
         for zygote in self.zygotes:
-            zygote.keep_spare(is_wanted=zygote.name in wanted and not self._is_stopping)
+            plans = [plan for plan in waiting if plan.engine == zygote.name]
+            zygote.keep_spare(
+                is_wanted=bool(plans) and not self._is_stopping,
+                is_component=any(plan.is_component for plan in plans),
+            )
             if zygote.name not in used:
                 zygote.end_when_idle()
 

@@ -180,6 +180,7 @@ class AppRuntime:
             directories = self._volumes.open_mounts(self.key, plan.mounts)
             process = self._zygotes.of(plan.engine).take_worker(
                 limits=kernel_limits(plan),
+                is_component=plan.is_component,
                 beside=self._replica_of(index, plan),
                 on_message=lambda _, message: self._on_message(number, message),
                 on_exit=lambda _, info: self._on_exit(number, info),

@@ -133,6 +133,7 @@ class Modules:
                     write_config(config),
                     [module, artifact],
                     seconds=_COMPILE_SECONDS,
+                    is_component=self._store.is_component(digest),
                 )
                 if isinstance(answer, Failed) and answer.reason == "DigestMismatch":
                     self._store.remove_module(digest)  # so that it can be uploaded again
@@ -160,6 +161,7 @@ class Modules:
         descriptors: Sequence[int],
         *,
         seconds: float,
+        is_component: bool = False,
     ) -> Message | ExitInfo:
         """Run a process to its end; return its answer, or how it ended without one."""
         self._serial += 1
@@ -176,6 +178,7 @@ class Modules:
                 role,
                 [config, *descriptors],
                 limits=_LIMITS[role],
+                is_component=is_component,
                 on_message=lambda _process, message: answers.append(message),
                 on_exit=on_exit,
             )

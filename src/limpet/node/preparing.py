@@ -16,7 +16,6 @@ from limpet.engine.choice import (
     WASMEDGE,
     Choice,
     choose_engine,
-    is_component,
     is_listening,
     uses_socket_extension,
 )
@@ -139,6 +138,7 @@ class Preparer:
             digest=digest,
             engine=choice.engine,
             engine_reason=choice.reason,
+            is_component=self._store.is_component(digest),
             node_name=self._node_name,
             catalog=self._catalog(),
             available_facilities=await self._facilities(app),
@@ -167,7 +167,7 @@ class Preparer:
             choice = choose_engine(
                 AUTO,
                 imports,
-                is_component=is_component(imports),
+                is_component=self._store.is_component(digest),
                 usable=await self._usable_engines(imports),
             )
         artifact = await self._artifact(app, digest, choice.engine)

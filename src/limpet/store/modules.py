@@ -23,6 +23,8 @@ from limpet.store.files import make_directory, publish, write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Version 13 of the component model's layer; a core module says 1 of layer 0.
+_COMPONENT_VERSION = b"\x0d\0\1\0"
 MAX_MODULE_BYTES = 256 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _CHUNK = 1 << 20
@@ -71,6 +73,14 @@ class ModuleStore:
     def open_module(self, digest: str) -> int:
         """Return a read-only descriptor of the module. Raises FileNotFoundError."""
         return os.open(self._module_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    def is_component(self, digest: str) -> bool:
+        """Whether a module that is here is a component, by its first bytes (Binary.md, preamble)."""
+        descriptor = self.open_module(digest)
+        try:
+            return os.pread(descriptor, 8, 0)[4:] == _COMPONENT_VERSION
+        finally:
+            os.close(descriptor)
 
     def module_bytes(self, digest: str) -> int:
         """Return a module's size; 0 when it is not here."""

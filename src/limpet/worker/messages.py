@@ -30,12 +30,14 @@ class MessageError(InvalidInputError):
 class Spawn:
     """Fork a process, which then waits to be assigned its work. Descriptor: its control socket.
 
-    `uid` is its user and group, where it can have its own.
+    `uid` is its user and group, where it can have its own. `is_component` has what components need
+    loaded before: behind its walls the process could not.
     """
 
     worker: str
     role: str
     uid: int
+    is_component: bool
 
 
 # zygote -> agent, launcher -> agent

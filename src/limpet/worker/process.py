@@ -74,6 +74,7 @@ class Process:
     ) -> None:
         self.name = name
         self.uid = 0
+        self.is_component = False  # whether it can run one
         self.group: SharedGroup | None = None
         self.pid: int | None = None
         self.spawned_at = time.monotonic()

@@ -160,6 +160,7 @@ class Zygote:
         descriptors: Sequence[int],
         *,
         limits: Limits,
+        is_component: bool = False,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
@@ -168,7 +169,7 @@ class Zygote:
         `name` is unique. Raises OSError when the kernel refuses the limits.
         """
         group = self.groups.make(role, limits)
-        process = self._fork(name, role, group, on_message, on_exit)
+        process = self._fork(name, role, group, on_message, on_exit, is_component=is_component)
         process.send(Assign(), descriptors)
         return process
 
@@ -179,6 +180,8 @@ class Zygote:
         group: SharedGroup | None,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
+        *,
+        is_component: bool,
     ) -> Process:
         with contextlib.ExitStack() as on_failure:
             if group is not None:
@@ -191,7 +194,8 @@ class Zygote:
         process.uid = uid
         control = os.dup(theirs.fileno())
         theirs.close()
-        self._send(process, Spawn(name, role, process.uid), [control])
+        process.is_component = is_component
+        self._send(process, Spawn(name, role, process.uid, is_component), [control])
         return process
 
     def processes(self) -> Iterator[Process]:
@@ -211,18 +215,20 @@ class Zygote:
         self,
         *,
         limits: Limits,
+        is_component: bool = False,
         beside: Process | None,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
     ) -> Process:
-        """Return a process that waits to be assigned an app: the spare if there is one, or a new one.
+        """Return a process that waits to be assigned an app: the spare if it fits, or a new one.
 
         It shares the limits of the process `beside`, or has these alone. Raises OSError when the kernel
         refuses them.
         """
         shared = beside.group if beside is not None else None
-        spare, self._spare = self._spare, None
-        if spare is not None:
+        spare = self._spare
+        if spare is not None and spare.is_component >= is_component:
+            self._spare = None
             try:
                 spare.change_limits(limits, shared)
             except OSError:
@@ -231,13 +237,19 @@ class Zygote:
             spare.hand_over(on_message=on_message, on_exit=on_exit)
             return spare
         group = shared or self.groups.make("app", limits)
-        return self._spawn_worker("app", group, on_message, on_exit)
+        return self._spawn_worker("app", group, on_message, on_exit, is_component=is_component)
 
-    def keep_spare(self, *, is_wanted: bool) -> None:
-        """Have a worker wait for the next cold start, or none."""
+    def keep_spare(self, *, is_wanted: bool, is_component: bool = False) -> None:
+        """Have a worker wait for the next cold start, one that can take a component, or none."""
+        spare = self._spare
+        if spare is not None and spare.is_component < is_component:
+            self._spare = None
+            spare.send(Drain())
         if is_wanted and self._spare is None and self._channel is not None:
             group = self.groups.make("spare", Limits())
-            self._spare = self._spawn_worker("spare", group, lambda *_: None, self._on_spare_exit)
+            self._spare = self._spawn_worker(
+                "spare", group, lambda *_: None, self._on_spare_exit, is_component=is_component
+            )
         elif not is_wanted and self._spare is not None:
             self._spare.send(Drain())
             self._spare = None
@@ -248,9 +260,12 @@ class Zygote:
         group: SharedGroup | None,
         on_message: Callable[[Process, Message], None],
         on_exit: Callable[[Process, ExitInfo], None],
+        *,
+        is_component: bool,
     ) -> Process:
         self._serial += 1
-        return self._fork(f"worker-{self._serial}", role, group, on_message, on_exit)
+        name = f"worker-{self._serial}"
+        return self._fork(name, role, group, on_message, on_exit, is_component=is_component)
 
     def _on_spare_exit(self, process: Process, _info: ExitInfo) -> None:
         if self._spare is process:

@@ -92,6 +92,7 @@ class Forge:
     def __init__(self, engine: Engine, rehearsal: Rehearsal) -> None:
         self._engine = engine
         self._rehearsal = rehearsal
+        self._knows_components = False
         self.walls = survey()
         if Wall.USER in self.walls:
             drop_bounding_set()  # once for all children: none of them ever executes a program
@@ -99,6 +100,12 @@ class Forge:
         if Wall.NAMESPACES in self.walls:
             self._namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         prepare()
+
+    def prepare_components(self) -> None:
+        """Load what components need, once: most nodes never have any."""
+        if not self._knows_components:
+            self._knows_components = True
+            self._engine.prepare_components()
 
     def fork(self) -> int:
         """Fork as os.fork does. Raises OSError."""
@@ -125,6 +132,8 @@ def _serve_one(channel: Channel, forge: Forge, own: tuple[int, int]) -> None:
     if not isinstance(message, Spawn) or len(descriptors) != 1:
         os._exit(1)
     try:
+        if message.is_component:
+            forge.prepare_components()
         pid = forge.fork()
     except OSError as error:
         close_all(descriptors)

@@ -211,7 +211,7 @@ def test_a_process_is_spawned_talks_and_ends():
         process, ends = spawn(zygote, [writer])
         os.close(writer)
         message, worker = await fake.receive()
-        assert message == Spawn("a#1", "app", process.uid)
+        assert message == Spawn("a#1", "app", process.uid, False)
         assert process.uid in UIDS
         child = await start_child()
         fake.send(Spawned("a#1", child.pid))
@@ -351,7 +351,7 @@ def test_what_waits_for_a_zygote_goes_to_the_next_one():
         fake = FakeZygote(zygote, pid=5)
         assert zygote.pid == 5
         message, worker = await fake.receive()
-        assert message == Spawn("a#1", "app", process.uid)
+        assert message == Spawn("a#1", "app", process.uid, False)
         worker.close()
         fake.close()
         assert (await ends.info).reason == "SpawnFailed"
@@ -830,7 +830,7 @@ def test_a_spare_that_is_not_wanted_any_more_is_told_to_go():
         zygote.keep_spare(is_wanted=True)
         spare = zygote._spare
         message, worker = await fake.receive()
-        assert message == Spawn(spare.name, "spare", spare.uid)
+        assert message == Spawn(spare.name, "spare", spare.uid, False)
         zygote.keep_spare(is_wanted=False)
         zygote.keep_spare(is_wanted=False)
         fake.send(Spawned(spare.name, NO_PROCESS))

@@ -84,6 +84,9 @@ class WasmEdgeEngine:
         )
         return artifact.pack(), info
 
+    def prepare_components(self) -> None:
+        """See the protocol: there are none here."""
+
     def load(self, artifact: int, *, limits: Limits) -> WasmEdgeProgram:
         """See the protocol. Reads it: no file is opened, so that a sealed process can load."""
         content = os.pread(artifact, os.fstat(artifact).st_size, 0)
