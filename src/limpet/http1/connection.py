@@ -123,7 +123,7 @@ class HttpConnection:
     @property
     def is_idle(self) -> bool:
         """Whether no request is being received or answered."""
-        return not self._unanswered and self._head_bytes == 0 and not self._in_body
+        return self._in_head and not self._unanswered and self._head_bytes == 0
 
     @property
     def is_receiving_body(self) -> bool:
@@ -261,7 +261,8 @@ class HttpConnection:
         elif self._expects_continue and not self._unanswered and self._in_body:
             self._expects_continue = False
             self.output.append(_CONTINUE)
-        self._flush_refusal()
+        if self._refusal is not None:
+            self._flush_refusal()
 
     def _flush_refusal(self) -> None:
         if self._refusal is not None and not self._unanswered and not self.is_closing:

@@ -82,6 +82,7 @@ class Launcher:
         self._agent: Channel | None = None
         self._agent_restarts = 0
         self._zygotes: dict[str, int] = {}  # engine -> process
+        self._asked_for: set[str] = set()  # engines whose zygote was to start before it had ended
         # engine -> how many died before, and the last one's wait status
         self._zygote_ends: dict[str, tuple[int, int]] = {}
         self._failures = 0
@@ -157,8 +158,9 @@ class Launcher:
         self._start_zygote(DEFAULT_ENGINE)
 
     def _start_zygote(self, engine: str) -> None:
-        """Start an engine's zygote, unless it is there."""
+        """Start an engine's zygote; one that is there still has left its agent, and ends first."""
         if engine in self._zygotes:
+            self._asked_for.add(engine)
             return
         ours, theirs = Channel.pair()
         pid = self._fork()
@@ -250,13 +252,18 @@ class Launcher:
     def _on_zygote_end(self, pid: int, status: int) -> None:
         engine = next(name for name, number in self._zygotes.items() if number == pid)
         del self._zygotes[engine]
-        # One that ended by itself saw its agent die, and all are about to be started anew; or it has
-        # no engine, and has said so.
-        if status != 0 and self._agent is not None and not self._is_stopping:
+        is_asked_for = engine in self._asked_for
+        self._asked_for.discard(engine)
+        if self._agent is None or self._is_stopping:
+            return
+        # One that ended by itself saw its agent die, and all are about to be started anew; or it was not
+        # needed any more; or it has no engine, and has said so.
+        if status != 0:
             ends, _ = self._zygote_ends.get(engine, (0, 0))
             self._zygote_ends[engine] = (ends + 1, status)
-            if engine == DEFAULT_ENGINE:  # another one's is started when the agent asks for it
-                self._start_zygote(engine)
+            is_asked_for |= engine == DEFAULT_ENGINE
+        if is_asked_for:
+            self._start_zygote(engine)
 
     def _on_agent_end(self, status: int) -> int | None:
         self._agent_pid = 0
@@ -285,6 +292,7 @@ class Launcher:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         self._zygotes.clear()
+        self._asked_for.clear()
 
 
 def keep_memory_private() -> None:

@@ -151,7 +151,11 @@ class ResponseParser:
 
     def parse(self, output: bytes) -> Response:
         """Return the response. Raises `CgiError` saying what is wrong with the output."""
-        text, body = _split(output)
+        end = output.find(b"\n\n")
+        if end >= 0 and b"\r" not in output[:end]:
+            text, body = output[:end], output[end + 2 :]
+        else:
+            text, body = _split(output)
         head = self._heads.get(text)
         if head is None:
             head = _parse_head(text)

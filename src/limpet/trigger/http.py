@@ -169,19 +169,17 @@ class HttpTrigger:
         return None
 
     def _run(self, exchange: Exchange, seconds: float) -> Response:
-        """Run the guest for a request. On the loop's thread or the guest's, never on both."""
-        connection = exchange.connection
-        return self.run(
-            exchange.request, peer=connection.peer, port=connection.port, seconds=seconds
-        )
+        """Run the guest once for a request and turn what came of it into a response.
 
-    def run(self, request: Request, *, peer: bytes, port: bytes, seconds: float) -> Response:
-        """Run the guest once and turn what came of it into a response."""
+        On the loop's thread or the guest's, never on both.
+        """
         started = time.monotonic()
+        request = exchange.request
         env: Strings | None = request.derived
         if env is None:
+            connection = exchange.connection
             try:
-                env = self._environment.build(request, peer=peer, port=port)
+                env = self._environment.build(request, peer=connection.peer, port=connection.port)
             except RequestError as error:
                 return plain(400, str(error))
             request.derived = env

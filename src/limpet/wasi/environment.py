@@ -30,7 +30,7 @@ _RESOLUTIONS_NS = (
 def _sizes_get(run: WasiRun, strings: Strings, count_at: int, size_at: int) -> int:
     memory = run.memory
     memory.write_u32(count_at, len(strings))
-    memory.write_u32(size_at, len(strings.joined()))
+    memory.write_u32(size_at, len(strings.joined))
     return errnos.SUCCESS
 
 
@@ -39,14 +39,16 @@ def _strings_get(run: WasiRun, strings: Strings, pointers_at: int, strings_at: i
     if not strings:
         return errnos.SUCCESS
     memory = run.memory
-    joined = strings.joined()
-    size = 4 * len(strings)
+    joined = strings.joined
+    size, end = 4 * len(strings), strings_at + len(joined)
     # Checking the strings' place first also keeps the pointers within 32 bits.
-    memory.require(strings_at, len(joined))
-    memory.require(pointers_at, size, 4)
+    if end > memory.size:
+        memory.require(strings_at, len(joined))
+    if pointers_at & 3 or pointers_at + size > memory.size:
+        memory.require(pointers_at, size, 4)
     view = memory.view
     view[pointers_at : pointers_at + size] = strings.pointers(strings_at)
-    view[strings_at : strings_at + len(joined)] = joined
+    view[strings_at:end] = joined
     return errnos.SUCCESS
 
 

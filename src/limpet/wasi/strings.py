@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from array import array
 from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _plus_one = (1).__add__
 
@@ -14,16 +18,16 @@ class Strings(tuple[bytes, ...]):
     The handlers of one app put their strings at one address, so the pointers are kept as well.
     """
 
-    _joined: bytes | None = None
+    joined: bytes
+    """The strings in a row, each with its NUL."""
+
     _pointers_at = -1
     _pointers = b""
 
-    def joined(self) -> bytes:
-        """Return the strings in a row, each with its NUL."""
-        joined = self._joined
-        if joined is None:
-            self._joined = joined = b"\0".join((*self, b""))
-        return joined
+    def __new__(cls, strings: Iterable[bytes] = ()) -> Strings:
+        made = super().__new__(cls, strings)
+        made.joined = b"\0".join((*made, b""))
+        return made
 
     def pointers(self, start: int) -> bytes:
         """Return the addresses of the strings when the first is at `start`, as an array of u32.

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from limpet.engine import DEFAULT_ENGINE
-from limpet.errors import UnavailableError
+from limpet.engine.missing import EngineMissingError
 from limpet.linux.cgroup import Limits
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import (
@@ -296,7 +296,7 @@ class Zygote:
             except MessageError:
                 received = None
             if received is None:
-                self.detach()
+                self._on_end()
                 return
             message, descriptors = received
             close_all(descriptors)
@@ -316,6 +316,16 @@ class Zygote:
             elif isinstance(message, EngineMissing):
                 self._fail_engine(message.message)
 
+    def _on_end(self) -> None:
+        """Learn that the zygote has ended. The default engine's is started again, unasked."""
+        self.detach()
+        is_awaited = self._engine is not None and not self._engine.done()
+        if is_awaited and self._start is not None:
+            self._fail_engine(
+                f"the process that was to run {self.name} ended before the engine was ready: see the "
+                "node's own output, and `limpet engine list`"
+            )
+
     def _expect_engine(self) -> asyncio.Future[EngineReady]:
         """Return the future that the next news of the engine is for."""
         if self._engine is None or self._engine.done():
@@ -325,7 +335,7 @@ class Zygote:
     def _fail_engine(self, why: str) -> None:
         """Learn that there is no such engine here: nothing that waits for its zygote gets one."""
         expected = self._expect_engine()
-        expected.set_exception(UnavailableError(why))
+        expected.set_exception(EngineMissingError(why))
         expected.exception()  # seen here; whoever waits sees it too
         waiting, self._waiting = self._waiting, deque()
         for process, _, descriptors in waiting:
@@ -353,7 +363,7 @@ class Zygote:
     async def engine(self) -> EngineReady:
         """Return what the zygote's engine is, having the zygote started if need be.
 
-        Raises `UnavailableError` when this machine does not have the engine.
+        Raises `EngineMissingError` when this machine does not have the engine.
         """
         self._ask()
         expected = self._engine

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from limpet.engine.protocol import Outcome, OutcomeKind
-from limpet.http1.message import Request
 from limpet.settings import HttpSettings
 from limpet.trigger import http as http_module
 from limpet.trigger import server as server_module
@@ -536,10 +535,3 @@ def test_a_probe_waits_its_turn(serve):
         served.release()
         assert first.response()[0] == 200
         assert statuses.get(timeout=10) == 200
-
-
-def test_running_a_request_by_hand_needs_no_client(serve):
-    served = serve()
-    request = Request(b"GET", b"/", b"/", b"", [], b"", 1, keeps_alive=False)
-    response = served.trigger.run(request, peer=b"", port=b"0", seconds=1.0)
-    assert (response.status, response.body) == (200, b"hello")

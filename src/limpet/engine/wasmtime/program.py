@@ -123,10 +123,14 @@ class WasmtimeProgram:
             # Read after the epoch deadline is set: an alarm from here on is seen by this store.
             now_ns = monotonic_ns()
             deadline_ns = 0
-            if invocation.deadline_seconds is not None:
-                seconds = min(max(invocation.deadline_seconds, 0), _LONGEST_SECONDS)
+            seconds = invocation.deadline_seconds
+            if seconds is not None:
+                if not 0 <= seconds <= _LONGEST_SECONDS:
+                    seconds = min(max(seconds, 0), _LONGEST_SECONDS)
                 deadline_ns = now_ns + int(seconds * _NS)
-                self._alarm.ensure(deadline_ns, now_ns)
+                alarm = self._alarm
+                if not now_ns < alarm.expires_ns <= deadline_ns:
+                    alarm.ensure(deadline_ns, now_ns)
             control.begin(deadline_ns)
             guest.run = WasiRun(invocation, memory, control, now_ns)
             error = self._call(context)
