@@ -11,11 +11,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cold_start, fixed_rate, help_time, memory, shares, throughput, walls
+from benchmarks import (
+    cold_start,
+    engines,
+    fixed_rate,
+    help_time,
+    memory,
+    shares,
+    throughput,
+    walls,
+)
 from benchmarks.lab import FULL, QUICK, ROOT, MissingToolError, describe_machine, fail, open_lab
-from benchmarks.report import Result, Target, render, write_into
+from benchmarks.report import Result, Table, Target, render, write_into
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
 MEASUREMENTS: dict[str, ModuleType] = {
@@ -26,8 +36,12 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "memory": memory,
     "walls": walls,
     "help": help_time,
+    "engines": engines,
 }
-_PAGE = ROOT / "docs" / "performance.md"
+_PAGES = {
+    ROOT / "docs" / "performance.md": [name for name in MEASUREMENTS if name != "engines"],
+    ROOT / "docs" / "engines.md": ["engines"],
+}
 
 
 def main() -> None:
@@ -40,11 +54,13 @@ def main() -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
         _note(f"results are in {options.output}")
-    text = _render(document)
-    print(text)
+    print(_render(document, document["results"]))
     if options.report:
-        write_into(_PAGE, text)
-        _note(f"the figures of {_PAGE} are these now")
+        for page, names in _PAGES.items():
+            measured = [name for name in document["results"] if name in names]
+            if measured:
+                write_into(page, _render(document, measured))
+                _note(f"the figures of {page} are these now")
 
 
 def _parse_options() -> argparse.Namespace:
@@ -57,7 +73,7 @@ def _parse_options() -> argparse.Namespace:
         "--output", type=Path, default=ROOT / "build" / "bench.json", help="where the JSON goes"
     )
     parser.add_argument(
-        "--report", action="store_true", help="write the tables into docs/performance.md"
+        "--report", action="store_true", help="write the tables into their pages in docs/"
     )
     parser.add_argument(
         "--render", action="store_true", help="measure nothing, show what --output holds"
@@ -80,19 +96,29 @@ def _measure(names: list[str], *, is_quick: bool) -> Result:
         gc.disable()
         for name in names:
             _note(f"{name} ...")
-            document["results"][name] = MEASUREMENTS[name].measure(lab)
+            try:
+                document["results"][name] = MEASUREMENTS[name].measure(lab)
+            except MissingToolError as error:
+                _note(f"{name} is left out: {error}")
             gc.collect()
+        if not document["results"]:
+            fail("nothing was measured")
     document["seconds"] = round(time.monotonic() - started)
     return document
 
 
-def _render(document: Result) -> str:
-    results = document["results"]
-    tables = [table for name in results for table in MEASUREMENTS[name].tables(results[name])]
-    targets: list[Target] = [
-        target for name in results for target in MEASUREMENTS[name].targets(results[name])
-    ]
-    return render(document["machine"], tables, targets, kind=document["kind"])
+def _render(document: Result, names: Iterable[str]) -> str:
+    """The report of these measurements."""
+    facts = dict(document["machine"])
+    tables: list[Table] = []
+    targets: list[Target] = []
+    for name in names:
+        measurement, result = MEASUREMENTS[name], document["results"][name]
+        tables += measurement.tables(result)
+        targets += measurement.targets(result)
+        if measurement is engines:
+            facts |= engines.facts(result)
+    return render(facts, tables, targets, kind=document["kind"])
 
 
 def _note(text: str) -> None:

@@ -53,7 +53,7 @@ def measure(lab: Lab) -> Result:
             kinds["worker"].append(_worker_seconds(node))
             kinds["peer"].append(_time_peer(lab))
             kinds["python"].append(_time_python())
-    return {name: _describe(seconds) for name, seconds in kinds.items()}
+    return {name: describe(seconds) for name, seconds in kinds.items()}
 
 
 def _worker_seconds(node: Node) -> float:
@@ -95,7 +95,8 @@ def _time_python() -> float:
         return seconds
 
 
-def _describe(seconds: list[float]) -> dict[str, Any]:
+def describe(seconds: list[float]) -> dict[str, Any]:
+    """How many they are, and their percentiles in milliseconds."""
     ordered = sorted(seconds)
     last = len(ordered) - 1
     percentiles = {f"p{p}_milliseconds": ordered[round(last * p / 100)] * 1e3 for p in (50, 90, 99)}

@@ -13,8 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from limpet.engine.wasmedge.library import ROOT_VARIABLE
+
 ROOT = Path(__file__).absolute().parents[1]
-HELLO = ROOT / "examples" / "hello" / "hello.wasm"
+EXAMPLES = ROOT / "examples"
+HELLO = EXAMPLES / "hello" / "hello.wasm"
+SOCKET_SERVER = EXAMPLES / "socket-server" / "socket-server.wasm"
 SERVER_CORE, CLIENT_CORE = 0, 1
 
 
@@ -36,6 +40,12 @@ class Bounds:
     """Peer's processes in the memory measurement."""
     help_runs: int = 20
     """Runs of `limpet --help`."""
+    engine_starts: int = 50
+    """Cold starts of each kind where engines are compared."""
+    engine_apps: int = 10
+    """Further apps where engines' memory is compared."""
+    compiled_examples: tuple[str, ...] = ("hello", "socket-server", "quickjs")
+    """Examples that each engine compiles."""
 
 
 FULL = Bounds()
@@ -47,6 +57,9 @@ QUICK = Bounds(
     idle_apps=10,
     peers=3,
     help_runs=7,
+    engine_starts=10,
+    engine_apps=3,
+    compiled_examples=("hello", "socket-server"),
 )
 
 
@@ -82,7 +95,7 @@ def open_lab(folder: Path, bounds: Bounds) -> Lab:
         raise MissingToolError("two cores are needed: one for the server and one for its client")
     wasmtime = _find_wasmtime(folder)
     component = folder / "hello.wasm"
-    component.write_bytes(_assemble(ROOT / "benchmarks" / "hello_component.wat"))
+    component.write_bytes(assemble(ROOT / "benchmarks" / "hello_component.wat"))
     return Lab(
         folder=folder,
         bounds=bounds,
@@ -94,7 +107,11 @@ def open_lab(folder: Path, bounds: Bounds) -> Lab:
 
 def node_environment() -> dict[str, str]:
     """The environment of Limpet's processes: byte code is cached, as an installer caches it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LIMPET_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LIMPET_") or name == ROOT_VARIABLE
+    }
     return {**kept, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
@@ -118,7 +135,8 @@ def _find_wasmtime(folder: Path) -> Path:
     return Path(found)
 
 
-def _assemble(source: Path) -> bytes:
+def assemble(source: Path) -> bytes:
+    """The module that a file in the text format is."""
     import wasmtime
 
     return bytes(wasmtime.wat2wasm(source.read_text("utf-8")))

@@ -22,7 +22,7 @@ from benchmarks.processes import read_memory, wait_until
 from benchmarks.report import Result, Table, Target, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from benchmarks.lab import Lab
 
@@ -63,20 +63,25 @@ def _measure_node(
     """A node without apps, with one and with many: each has its own module and has served."""
     with Node(lab.folder / folder, python=python) as node:
         time.sleep(_SETTLE_SECONDS)
-        found: dict[str, Any] = {"0": _snapshot(node)}
+        found: dict[str, Any] = {"0": snapshot(node)}
         for index in range(lab.bounds.idle_apps):
-            _start_app(node, index)
+            start_app(node, index)
             if index == 0:
                 time.sleep(_SETTLE_SECONDS)
-                found["1"] = _snapshot(node)
+                found["1"] = snapshot(node)
         time.sleep(_SETTLE_SECONDS)
-        found["all"] = _snapshot(node)
+        found["all"] = snapshot(node)
     return found
 
 
-def _start_app(node: Node, index: int, *, idle_timeout: str = "") -> None:
+def start_app(
+    node: Node, index: int, *, idle_timeout: str = "", annotations: Mapping[str, str] | None = None
+) -> None:
+    """Start the app of this number, which has a module of its own, and let it serve."""
     name = f"app-{index}"
-    port = node.deploy(name, module=_own_module(index), idle_timeout=idle_timeout)
+    port = node.deploy(
+        name, module=_own_module(index), idle_timeout=idle_timeout, annotations=annotations
+    )
     if idle_timeout:
         node.wait_for(name, "Idle", workers=0)
     else:
@@ -91,7 +96,8 @@ def _own_module(index: int) -> bytes:
     return HELLO.read_bytes() + bytes([0, len(text)]) + text
 
 
-def _snapshot(node: Node) -> dict[str, Any]:
+def snapshot(node: Node) -> dict[str, Any]:
+    """What all processes of a node occupy, in bytes."""
     platform = {name: asdict(read_memory(pids)) for name, pids in node.platform().items()}
     apps = node.apps()
     return {
@@ -120,7 +126,7 @@ def _measure_at_zero(lab: Lab) -> dict[str, Any]:
 def _rest(node: Node, numbers: range) -> None:
     """Start apps, let them serve, and wait until they are gone and a spare worker is there."""
     for index in numbers:
-        _start_app(node, index, idle_timeout="200ms")
+        start_app(node, index, idle_timeout="200ms")
     for index in numbers:
         node.wait_for(f"app-{index}", "Idle", workers=0)
     wait_until(lambda: _SPARE in node.platform(), "a spare worker")
@@ -159,7 +165,7 @@ def _platform_bytes(snapshot: dict[str, Any]) -> int:
     return sum(memory["pss_bytes"] for memory in snapshot["platform"].values())
 
 
-def _per_further_app(node: dict[str, Any]) -> dict[str, float]:
+def per_further_app(node: dict[str, Any]) -> dict[str, float]:
     """What the whole node grows by from the first app to the last, per app."""
     more = node["all"]["app processes"] - node["1"]["app processes"]
     return {kind: (node["all"]["total"][kind] - node["1"]["total"][kind]) / more for kind in _KINDS}
@@ -181,7 +187,7 @@ def tables(result: Result) -> list[Table]:
         _row("Limpet, no app: the whole node", node["0"]["total"]),
         _row("Limpet: the whole node with its first app", node["1"]["total"]),
         _row(f"Limpet: the whole node with {count} idle apps", node["all"]["total"]),
-        _row("Limpet: each further app", _per_further_app(node)),
+        _row("Limpet: each further app", per_further_app(node)),
         _row("`wasmtime serve`: one process, one app", peer["one"]),
         _row(f"`wasmtime serve`: {peer['count']} processes", peer["together"]),
         _row("`wasmtime serve`: each further process", further_peer),
@@ -198,7 +204,7 @@ def tables(result: Result) -> list[Table]:
         on = f"Limpet on CPython {other['version']}"
         rows += [
             _row(f"{on}, no app: the whole node", other["limpet"]["0"]["total"]),
-            _row(f"{on}: each further app", _per_further_app(other["limpet"])),
+            _row(f"{on}: each further app", per_further_app(other["limpet"])),
         ]
     return [Table("Memory, MiB", ("", "PSS", "of it anonymous"), rows)]
 
@@ -220,11 +226,11 @@ def targets(result: Result) -> list[Target]:
             _platform_bytes(node["all"]),
             _PLATFORM_MIB,
         ),
-        _at_most("each further idle app", _per_further_app(node)["pss_bytes"], _APP_MIB),
+        _at_most("each further idle app", per_further_app(node)["pss_bytes"], _APP_MIB),
     ]
     if other is not None:
         name = f"each further idle app on CPython {other['version']}"
-        found.append(_at_most(name, _per_further_app(other["limpet"])["pss_bytes"], _APP_MIB))
+        found.append(_at_most(name, per_further_app(other["limpet"])["pss_bytes"], _APP_MIB))
     at_zero = Target("processes of apps scaled to zero", "0", str(processes), processes == 0)
     return [*found, at_zero]
 

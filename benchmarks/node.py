@@ -21,6 +21,7 @@ from benchmarks.processes import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Self
 
@@ -69,14 +70,27 @@ class Node:
         return json.loads(text or b"{}")
 
     def deploy(
-        self, name: str, *, module: bytes | None = None, workers: int = 1, idle_timeout: str = ""
+        self,
+        name: str,
+        *,
+        module: bytes | None = None,
+        workers: int = 1,
+        idle_timeout: str = "",
+        annotations: Mapping[str, str] | None = None,
+        port_variable: str = "",
     ) -> int:
-        """Run a module, the hello example unless told otherwise; return its port."""
+        """Run a module, the hello example unless told otherwise; return its port.
+
+        `annotations` are further ones; `port_variable` tells the guest its port.
+        """
         module = HELLO.read_bytes() if module is None else module
         digest = "sha256:" + hashlib.sha256(module).hexdigest()
         self.call("PUT", f"/v1/modules/{digest}", module)
         port = free_port()
-        manifest = _deployment(name, port, workers=workers, idle_timeout=idle_timeout)
+        chosen = {"limpet.dev/workers": str(workers), **(annotations or {})}
+        if idle_timeout:
+            chosen["limpet.dev/idle-timeout"] = idle_timeout
+        manifest = _deployment(name, port, chosen, port_variable)
         request = {"objects": [{"object": manifest, "digest": digest}]}
         self.call("POST", "/v1/apply", json.dumps(request).encode())
         return port
@@ -134,16 +148,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _deployment(name: str, port: int, *, workers: int, idle_timeout: str) -> dict[str, Any]:
-    annotations = {"limpet.dev/workers": str(workers)}
-    if idle_timeout:
-        annotations["limpet.dev/idle-timeout"] = idle_timeout
+def _deployment(
+    name: str, port: int, annotations: dict[str, str], port_variable: str
+) -> dict[str, Any]:
+    workers = int(annotations["limpet.dev/workers"])
     container = {
         "name": name,
         "image": "./hello.wasm",
         "ports": [{"containerPort": port}],
         # As much as the machine has: what is measured is the cost, not the limit.
         "resources": {"limits": {"cpu": str(max(2, workers)), "memory": "64Mi"}},
+        "env": [{"name": port_variable, "value": str(port)}] if port_variable else [],
     }
     labels = {"app": name}
     return {
