@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guest_builds import build_c, parse_wat
+from guest_builds import build_file, parse_wat
 
 from limpet.engine.protocol import Invocation, Limits
 from limpet.wasi.streams import BufferOutput, BytesInput
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from limpet.engine.protocol import CompileOptions, Engine, Outcome, Program
 
 WASI = "wasi_snapshot_preview1"
+_GUESTS = Path(__file__).parent / "guests"
 _MEMORY_BYTES = 64 << 20
 
 
@@ -42,9 +43,11 @@ class Loader:
         return self._load(f"(module {body})", parse_wat, limits)
 
     def c(
-        self, source: str, *, memory_bytes: int = _MEMORY_BYTES, cost: int | None = None
+        self, guest: str, *, memory_bytes: int = _MEMORY_BYTES, cost: int | None = None
     ) -> Program:
-        return self._load(source, build_c, Limits(memory_bytes=memory_bytes, cost=cost))
+        """Of `guests/<guest>.c`."""
+        limits = Limits(memory_bytes=memory_bytes, cost=cost)
+        return self._load(guest, lambda name: build_file(_GUESTS / f"{name}.c"), limits)
 
     def compile(self, body: str, **changes: Any) -> bytes:
         """The artifact of a module, compiled as this engine is tested, but for the changes."""

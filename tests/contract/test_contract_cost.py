@@ -39,11 +39,7 @@ def test_more_work_costs_more(load: Loader) -> None:
 
 
 def test_a_run_after_one_that_was_ended(load: Loader) -> None:
-    program = load.c(
-        "#include <stdio.h>\n#include <unistd.h>\n"
-        'int main(int argc, char **argv) { puts("on"); if (argc > 1) for (;;) sleep(0); }',
-        cost=10_000_000,
-    )
+    program = load.c("put_and_call", cost=1_000_000)
     for _ in range(3):
         outcome, _ = run_and_read(program, args=(b"guest", b"spin"), deadline_seconds=60)
         assert outcome.kind is OutcomeKind.COST

@@ -17,32 +17,6 @@ from limpet.wasi.streams import BufferOutput, BytesInput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REMEMBER = r"""
-#include <stdio.h>
-#include <stdlib.h>
-static int count = 40;
-int main(void) {
-  char *block = malloc(300000);
-  long dirty = 0;
-  for (int i = 0; i < 300000; i++) dirty += block[i] != 0;
-  for (int i = 0; i < 300000; i++) block[i] = 1;
-  printf("%d %ld %d\n", ++count, dirty, (int)__builtin_wasm_memory_size(0));
-}"""
-OPEN_MANY = r"""
-#include <errno.h>
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
-int main(void) {
-  int n = 0, fd, last = 0;
-  DIR *d = opendir("/");
-  readdir(d);
-  while (n < 5000 && (fd = open("/file", O_RDONLY)) >= 0) { n++; last = fd; }
-  printf("%d %d %d\n", n, errno == EMFILE, last);
-  close(10);
-  printf("%d\n", open("/file", O_RDONLY));
-}"""
 FLIP = f"""
   (import "{WASI}" "proc_exit" (func $exit (param i32)))
   (memory (export "memory") 1)
@@ -61,7 +35,7 @@ FLIP = f"""
 
 
 def test_every_run_is_a_fresh_instance(load: Loader) -> None:
-    program = load.c(REMEMBER)
+    program = load.c("remember")
     outputs = {run_and_read(program)[1] for _ in range(20)}
     assert len(outputs) == 1
     assert outputs.pop().startswith(b"41 0 ")
@@ -98,7 +72,7 @@ def test_descriptors_are_bounded_and_closed(load: Loader, tmp_path: Path) -> Non
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     try:
-        program = load.c(OPEN_MANY)
+        program = load.c("open_many")
         opened = _open_descriptors()
         _, output = run_and_read(program, preopens=(Preopen(b"/", directory),))
         assert output == b"1019 1 1023\n10\n"
@@ -114,13 +88,10 @@ def test_nothing_leaks_over_many_runs(load: Loader, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     programs = [
-        load.c(REMEMBER),
-        load.c("#include <stdlib.h>\nint main(void) { exit(3); }"),
-        load.c("int main(void) { __builtin_trap(); }"),
-        load.c(
-            "#include <dirent.h>\n#include <fcntl.h>\nint main(void) {"
-            ' readdir(opendir("/")); return open("/file", O_RDONLY) < 0; }'
-        ),
+        load.c("remember"),
+        load.c("exit_3"),
+        load.c("trap"),
+        load.c("leave_open"),
     ]
 
     def run_all(times: int) -> None:
@@ -148,7 +119,7 @@ def test_nothing_leaks_over_many_runs(load: Loader, tmp_path: Path) -> None:
 
 def test_a_forked_child_runs_guests_after_its_parent_did(load: Loader) -> None:
     """As a worker does, whose zygote has run one to warm up."""
-    program = load.c(REMEMBER)
+    program = load.c("remember")
     spin = load.wat('(memory (export "memory") 1) (func (export "_start") (loop $l (br $l)))')
     trap = load.wat('(memory (export "memory") 1) (func (export "_start") unreachable)')
     assert spin.run(invoke(deadline_seconds=0.02)).kind is OutcomeKind.DEADLINE
@@ -169,14 +140,14 @@ def test_a_forked_child_loads_and_interrupts(load: Loader) -> None:
     load.wat('(memory (export "memory") 1) (func (export "_start"))').run(invoke())
 
     def check() -> None:
-        sleeping = load.c("#include <unistd.h>\nint main(void) { sleep(3600); }")
+        sleeping = load.c("sleep")
         timer = threading.Timer(0.2, sleeping.interrupt)
         timer.start()
         assert sleeping.run(invoke(deadline_seconds=60)).kind is OutcomeKind.INTERRUPTED
         timer.join()
 
     # Compiled before the fork: compiling belongs to processes of its own.
-    load.c("#include <unistd.h>\nint main(void) { sleep(3600); }")
+    load.c("sleep")
     assert os.waitstatus_to_exitcode(os.waitpid(_fork(check), 0)[1]) == 0
 
 
@@ -184,13 +155,13 @@ def test_threads_with_a_program_each(load: Loader) -> None:
     failures: list[str] = []
 
     def work() -> None:
-        program = load.c(REMEMBER)
+        program = load.c("remember")
         for _ in range(50):
             outcome, output = run_and_read(program, deadline_seconds=60)
             if outcome.kind is not OutcomeKind.EXIT or not output.startswith(b"41 0 "):
                 failures.append(f"{outcome} {output!r}")
 
-    load.c(REMEMBER)
+    load.c("remember")
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -137,15 +137,7 @@ def test_tables_grow_to_their_limit(load: Loader) -> None:
 
 
 def test_output_beyond_its_limit_is_a_trap_that_says_so(load: Loader) -> None:
-    program = load.c(
-        """#include <string.h>
-        #include <unistd.h>
-        static char block[1 << 16];
-        int main(void) {
-          memset(block, 'x', sizeof block);
-          for (long i = 0; i < 16384; i++) if (write(1, block, sizeof block) < 0) return 1;
-        }"""
-    )
+    program = load.c("flood")
     from limpet.wasi.streams import BufferOutput
 
     stdout = BufferOutput(100_000)
@@ -159,18 +151,16 @@ def test_output_beyond_its_limit_is_a_trap_that_says_so(load: Loader) -> None:
 
 
 def test_a_fault_in_a_stream_ends_the_guest_and_not_the_host(load: Loader) -> None:
-    outcome, _ = run_and_read(
-        load.c('#include <stdio.h>\nint main(void) { puts("x"); }'), stderr=Discarding()
-    )
+    outcome, _ = run_and_read(load.c("put"), stderr=Discarding())
     assert outcome.kind is OutcomeKind.EXIT
     faulty = Faulty(ZeroDivisionError("oops"))
-    outcome = load.c('#include <stdio.h>\nint main(void) { puts("x"); }').run(invoke(stdout=faulty))
+    outcome = load.c("put").run(invoke(stdout=faulty))
     assert outcome.kind is OutcomeKind.TRAP
     assert "ZeroDivisionError: oops" in outcome.message
 
 
 def test_a_signal_to_the_host_is_passed_on(load: Loader) -> None:
-    program = load.c('#include <stdio.h>\nint main(void) { puts("x"); }')
+    program = load.c("put")
     with pytest.raises(KeyboardInterrupt):
         program.run(invoke(stdout=Faulty(KeyboardInterrupt())))
     assert run_and_read(program)[1] == b"x\n"

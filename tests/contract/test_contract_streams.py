@@ -21,70 +21,34 @@ from limpet.wasi.streams import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-CAT = r"""
-#include <stdio.h>
-#include <unistd.h>
-int main(void) {
-  char b[5000];
-  ssize_t n;
-  long total = 0;
-  while ((n = read(0, b, sizeof b)) > 0) { total += n; if (write(1, b, n) != n) return 1; }
-  fprintf(stderr, "%ld", total);
-  return n < 0;
-}"""
-SHOW = r"""
-#include <stdio.h>
-extern char **environ;
-int main(int argc, char **argv) {
-  for (int i = 0; i < argc; i++) printf("[%s]", argv[i]);
-  for (char **e = environ; *e; e++) printf("{%s}", *e);
-}"""
-OPEN = r"""
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-int main(int argc, char **argv) {
-  char text[100] = {0};
-  for (int i = 1; i < argc; i++) {
-    int fd = open(argv[i], O_RDONLY);
-    if (fd < 0) printf("%s: %s\n", argv[i], strerror(errno));
-    else { memset(text, 0, 100); read(fd, text, 99); printf("%s: %s\n", argv[i], text); }
-    fd = open(argv[i], O_WRONLY | O_CREAT, 0600);
-    if (fd < 0) printf("%s: %s\n", argv[i], strerror(errno));
-    else if (write(fd, "new", 3) == 3) puts("written");
-  }
-}"""
-
 
 def test_arguments_and_environment(load: Loader) -> None:
     _, output = run_and_read(
-        load.c(SHOW), args=(b"name", b"", b"a b", b"\xff\xfe"), env=(b"A=1", b"B=", b"C=x=y")
+        load.c("show"), args=(b"name", b"", b"a b", b"\xff\xfe"), env=(b"A=1", b"B=", b"C=x=y")
     )
     assert output == b"[name][][a b][\xff\xfe]{A=1}{B=}{C=x=y}"
 
 
 def test_many_arguments(load: Loader) -> None:
     env = tuple(b"NAME_%d=%s" % (number, b"v" * number) for number in range(500))
-    _, output = run_and_read(load.c(SHOW), args=(b"name",), env=env)
+    _, output = run_and_read(load.c("show"), args=(b"name",), env=env)
     assert output == b"[name]" + b"".join(b"{%s}" % item for item in env)
 
 
 def test_no_arguments_at_all(load: Loader) -> None:
-    assert run_and_read(load.c(SHOW), args=(), env=())[1] == b""
+    assert run_and_read(load.c("show"), args=(), env=())[1] == b""
 
 
 def test_bytes_in_buffers_out(load: Loader) -> None:
     data = os.urandom(70_000)
     stderr = BufferOutput(100)
-    outcome, output = run_and_read(load.c(CAT), stdin=BytesInput(data), stderr=stderr)
+    outcome, output = run_and_read(load.c("cat"), stdin=BytesInput(data), stderr=stderr)
     assert (outcome.kind, outcome.exit_code, output) == (OutcomeKind.EXIT, 0, data)
     assert stderr.getvalue() == b"70000"
 
 
 def test_null_input(load: Loader) -> None:
-    assert run_and_read(load.c(CAT), stdin=NullInput())[1] == b""
+    assert run_and_read(load.c("cat"), stdin=NullInput())[1] == b""
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
@@ -107,7 +71,7 @@ def test_pipes_both_ways(load: Loader, *, is_blocking: bool) -> None:
     threads = [threading.Thread(target=feed), threading.Thread(target=drain)]
     for thread in threads:
         thread.start()
-    outcome = load.c(CAT).run(
+    outcome = load.c("cat").run(
         invoke(
             stdin=DescriptorInput(input_reader),
             stdout=DescriptorOutput(output_writer),
@@ -125,7 +89,7 @@ def test_pipes_both_ways(load: Loader, *, is_blocking: bool) -> None:
 def test_files_as_streams(load: Loader, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"from a file")
     with open(tmp_path / "in", "rb") as source, open(tmp_path / "out", "wb") as target:
-        load.c(CAT).run(
+        load.c("cat").run(
             invoke(stdin=DescriptorInput(source.fileno()), stdout=DescriptorOutput(target.fileno()))
         )
     assert (tmp_path / "out").read_bytes() == b"from a file"
@@ -134,20 +98,18 @@ def test_files_as_streams(load: Loader, tmp_path: Path) -> None:
 def test_a_reader_that_is_gone(load: Loader) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    outcome = load.c(CAT).run(invoke(stdin=BytesInput(b"x"), stdout=DescriptorOutput(writer)))
+    outcome = load.c("cat").run(invoke(stdin=BytesInput(b"x"), stdout=DescriptorOutput(writer)))
     os.close(writer)
     assert (outcome.kind, outcome.exit_code) == (OutcomeKind.EXIT, 1)
 
 
 def test_a_terminal_is_one(load: Loader) -> None:
-    source = "#include <unistd.h>\nint main(void) { return isatty(0) + 2 * isatty(1); }"
+    program = load.c("terminals")
     host, guest = os.openpty()
     try:
-        outcome = load.c(source).run(
-            invoke(stdin=DescriptorInput(guest), stdout=DescriptorOutput(guest))
-        )
+        outcome = program.run(invoke(stdin=DescriptorInput(guest), stdout=DescriptorOutput(guest)))
         assert outcome.exit_code == 3
-        assert load.c(source).run(invoke()).exit_code == 0
+        assert program.run(invoke()).exit_code == 0
     finally:
         os.close(host)
         os.close(guest)
@@ -162,7 +124,7 @@ def test_preopens(load: Loader, tmp_path: Path) -> None:
     ]
     preopens = (Preopen(b"/", descriptors[0]), Preopen(b"/fixed", descriptors[1], True))
     _, output = run_and_read(
-        load.c(OPEN),
+        load.c("open"),
         args=(b"guest", b"/file", b"/fixed/file", b"/fixed/new", b"/absent/x"),
         preopens=preopens,
     )
@@ -184,7 +146,7 @@ def test_preopens(load: Loader, tmp_path: Path) -> None:
 
 
 def test_nothing_is_open_but_what_was_given(load: Loader) -> None:
-    _, output = run_and_read(load.c(OPEN), args=(b"guest", b"/etc/passwd", b"x"))
+    _, output = run_and_read(load.c("open"), args=(b"guest", b"/etc/passwd", b"x"))
     assert b"root:" not in output
     assert output.count(b"written") == 0
 
@@ -193,7 +155,7 @@ def test_opening_a_fifo_does_not_wait(load: Loader, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     outcome, _ = run_and_read(
-        load.c(OPEN),
+        load.c("open"),
         args=(b"guest", b"/fifo"),
         preopens=(Preopen(b"/", descriptor),),
         deadline_seconds=30,

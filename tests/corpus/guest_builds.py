@@ -18,6 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CORPUS = Path(__file__).parent
+_TESTS = CORPUS.parent
+# Whose guests in C are built here.
+_OWNERS = (CORPUS, _TESTS / "contract", _TESTS / "unit" / "wasi")
 _FLAGS = ("-target", "wasm32-wasi", "-O1", "-Wl,-z,stack-size=131072", "-Wl,--strip-all")
 
 
@@ -50,9 +53,20 @@ def build_guest(name: str) -> bytes:
     text = CORPUS / "guests" / f"{name}.wat"
     if text.exists():
         return parse_wat(text.read_text())
-    source = (CORPUS / "guests" / f"{name}.c").read_text()
+    return build_file(CORPUS / "guests" / f"{name}.c")
+
+
+def build_file(path: Path) -> bytes:
+    """The module of a file in C."""
     shared = (CORPUS / "guests" / "say.h").read_text()
-    return build_c(source.replace('#include "say.h"', shared))
+    return build_c(path.read_text().replace('#include "say.h"', shared))
+
+
+def build_files() -> None:
+    """Fill the cache with every file of these tests, for a machine that has no compiler."""
+    for owner in _OWNERS:
+        for path in sorted((owner / "guests").glob("*.c")):
+            build_file(path)
 
 
 def parse_wat(text: str) -> bytes:

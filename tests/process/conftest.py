@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from running_node import Load, RunningNode, wait_for
 from workloads import http_app
 
+import wasmedge_prefix
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from limpet.engine.wasmedge.library import Installation
 
 # Failing workers come back soon enough to be waited for, and logs are small enough to overflow.
 _SHARED_SETTINGS = {
@@ -28,14 +33,52 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNod
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_node_with_wasmedge(
+    tmp_path_factory: pytest.TempPathFactory, wasmedge: Installation
+) -> Iterator[RunningNode]:
+    settings = _SHARED_SETTINGS | wasmedge_prefix.environment(wasmedge)
+    running = RunningNode(tmp_path_factory.mktemp("node"), settings)
+    running.start()
+    yield running
+    running.stop()
+
+
 @pytest.fixture
-def node(shared_node: RunningNode) -> Iterator[RunningNode]:
-    """The shared node, empty before and after; its three processes are the same throughout."""
-    roles = [shared_node.pid(role) for role in ("launcher", "agent", "zygote")]
-    yield shared_node
-    assert roles == [shared_node.pid(role) for role in ("launcher", "agent", "zygote")]
-    shared_node.delete_everything()
-    wait_for(lambda: not shared_node.busy_pids(), "the end of all processes of apps")
+def node(request: pytest.FixtureRequest) -> Iterator[RunningNode]:
+    """The shared node; with `on_both_engines` every app runs on the parameter's engine.
+
+    Empty before and after; its processes are the same throughout.
+    """
+    engine = getattr(request, "param", None)
+    which = "shared_node_with_wasmedge" if engine == "wasmedge" else "shared_node"
+    with emptied(request.getfixturevalue(which)) as running:
+        running.engine = engine
+        yield running
+        if engine is not None:
+            others = [app for app in running.client.apps() if engine not in (app["engine"] or engine)]
+            assert others == [], f"ran on {engine}"
+
+
+@pytest.fixture
+def node_with_wasmedge(shared_node_with_wasmedge: RunningNode) -> Iterator[RunningNode]:
+    """A shared node that has WasmEdge, too, and chooses by itself."""
+    with emptied(shared_node_with_wasmedge) as running:
+        running.engine = None
+        yield running
+
+
+@contextmanager
+def emptied(running: RunningNode) -> Iterator[RunningNode]:
+    before = permanent_pids(running)
+    yield running
+    assert permanent_pids(running) == before
+    running.delete_everything()
+    wait_for(lambda: not running.busy_pids(), "the end of all processes of apps")
+
+
+def permanent_pids(running: RunningNode) -> list[int]:
+    return [running.pid(role) for role in ("launcher", "agent", "zygote")]
 
 
 @pytest.fixture

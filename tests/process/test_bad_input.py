@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engines import on_both_engines
 from running_node import PATIENCE_SECONDS, Load, ask, pss_bytes, wait_for
 from workloads import command_app, http_app, job
 
@@ -45,6 +46,7 @@ def refused_with_an_identifier(node: RunningNode, name: str, path: str, status: 
 # Modules that can't run
 
 
+@on_both_engines
 @pytest.mark.parametrize(
     ("guest", "words"),
     [
@@ -67,6 +69,7 @@ def test_a_module_that_cannot_run(
     assert not [path for path in (node.data / "artifacts").iterdir() if path.suffix == ".part"]
 
 
+@on_both_engines
 def test_more_memory_from_the_start_than_the_limit(node: RunningNode, neighbour: Load) -> None:
     node.apply(http_app("greedy", "memory_128m"))
     status = node.wait_reason("greedy", "MemoryLimitTooLow")
@@ -139,6 +142,7 @@ def test_one_bad_object_refuses_all(node: RunningNode, neighbour: Load) -> None:
 # Handlers that fail
 
 
+@on_both_engines
 def test_a_handler_that_never_ends(node: RunningNode, neighbour: Load) -> None:
     started(node, http_app("endless", "loop", annotations={"deadline": "300ms"}))
     for _ in range(3):
@@ -150,10 +154,18 @@ def test_a_handler_that_never_ends(node: RunningNode, neighbour: Load) -> None:
     assert (status["requests"]["failed"], status["restarts"]) == (3, 0)
 
 
+def test_a_handler_that_recurses_for_ever(node: RunningNode, neighbour: Load) -> None:
+    """On WasmEdge that ends its process: `test_engines`."""
+    port = started(node, http_app("failing", "recurse"))
+    assert "stack" in refused_with_an_identifier(node, "failing", "/")
+    assert ask(port).status == 500
+    assert node.status("failing")["restarts"] == 0
+
+
+@on_both_engines
 @pytest.mark.parametrize(
     ("guest", "path", "reason"),
     [
-        ("recurse", "/", "stack"),
         ("smash_stack", "/", "the handler failed"),
         ("grow", "/", "memory"),
         ("flood_stdout", "/", "stdout"),
@@ -289,6 +301,7 @@ def test_framing_is_not_a_handlers_to_choose(node: RunningNode, kind: str) -> No
     connection.close()
 
 
+@on_both_engines
 def test_a_full_queue_refuses(node: RunningNode, neighbour: Load) -> None:
     port = started(node, http_app("queued", "sleep", annotations={"queue": "2"}))
     ask(port, "/?ms=50")  # from a slow run on, runs go beside the loop

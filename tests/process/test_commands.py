@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engines import on_both_engines
 from running_node import wait_for
 from workloads import claim, command_app, config_map, http_app, job, pod, secret
 
@@ -23,6 +24,7 @@ def last_exit(status: dict[str, Any]) -> dict[str, Any]:
     return status["workers"][0]["last_exit"]
 
 
+@on_both_engines
 def test_a_job_succeeds(node: RunningNode) -> None:
     node.apply(job("good", "job_exit"))
     status = node.wait_phase("good", "Succeeded")
@@ -33,6 +35,7 @@ def test_a_job_succeeds(node: RunningNode) -> None:
     assert node.logs("good", tail=1) == ["ending"]
 
 
+@on_both_engines
 def test_a_job_that_fails_is_not_tried_again_with_never(node: RunningNode) -> None:
     node.apply(job("failing", "job_exit", env={"GUEST_N": "3"}))
     status = node.wait_phase("failing", "Failed")
@@ -52,6 +55,7 @@ def test_a_job_is_tried_again_up_to_its_limit(node: RunningNode) -> None:
     assert node.logs("stubborn", previous=True).count("started") == 1
 
 
+@on_both_engines
 def test_a_job_has_a_deadline(node: RunningNode) -> None:
     spec = {"activeDeadlineSeconds": 1, "backoffLimit": 0}
     node.apply(job("late", "loop", spec=spec))
@@ -105,6 +109,7 @@ def _seconds(line: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
+@on_both_engines
 def test_a_command_that_runs_on(node: RunningNode) -> None:
     node.apply(command_app("running", "job_lines", env={"GUEST_MS": "5"}))
     assert node.wait_ready("running")["phase"] == "Running"
@@ -213,6 +218,7 @@ def mounting(name: str, path: str, *, is_written: bool = False) -> dict[str, Any
     )
 
 
+@on_both_engines
 def test_volumes_of_every_kind(node: RunningNode) -> None:
     node.apply(mounting("mounting", "store"))
     node.apply(config_map("settings", mode="fast"), secret("keys", token="s3cret"))

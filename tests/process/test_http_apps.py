@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from engines import on_both_engines
 from running_node import PATIENCE_SECONDS, Answer, Load, ask, established, wait_for
 from workloads import http_app
 
@@ -45,6 +46,7 @@ def started(node: RunningNode, app: dict[str, Any]) -> int:
     return node.port(name)
 
 
+@on_both_engines
 def test_the_environment_is_cgi(node: RunningNode) -> None:
     app = http_app(
         "cgi",
@@ -114,6 +116,7 @@ def test_methods_paths_and_bounds(node: RunningNode) -> None:
     assert ask(port, "/in").status == 200
 
 
+@on_both_engines
 def test_connections_are_kept_and_pipelined(node: RunningNode) -> None:
     port = started(node, http_app("kept", "echo"))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
@@ -151,6 +154,7 @@ def test_chunked_bodies(node: RunningNode) -> None:
     assert b"smuggled" not in received
 
 
+@on_both_engines
 def test_large_answers_arrive_whole(node: RunningNode) -> None:
     port = started(node, http_app("big", "big"))
     answer = ask(port, "/?kib=4096")
@@ -196,6 +200,7 @@ def test_a_startup_probe_comes_first(node: RunningNode) -> None:
     assert node.status("slow-start")["requests"]["total"] >= 1
 
 
+@on_both_engines
 def test_workers_and_replicas_share_the_port(node: RunningNode) -> None:
     app = http_app("shared", "sleep", replicas=2, annotations={"workers": "2"})
     port = started(node, app)

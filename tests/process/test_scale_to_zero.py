@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from engines import on_both_engines
 from running_node import PATIENCE_SECONDS, ask, wait_for
 from workloads import http_app
 
@@ -21,6 +22,7 @@ def resting(node: RunningNode, name: str, guest: str = "echo", **fields: Any) ->
     return node.port(name)
 
 
+@on_both_engines
 def test_an_app_rests_and_wakes(node: RunningNode) -> None:
     port = resting(node, "rested")
     for count in range(1, 4):
@@ -34,6 +36,7 @@ def test_an_app_rests_and_wakes(node: RunningNode) -> None:
     assert node.status("rested")["requests"]["total"] == 3
 
 
+@on_both_engines
 def test_all_first_connections_are_answered(node: RunningNode) -> None:
     port = resting(node, "crowded", replicas=2)
     for _ in range(3):

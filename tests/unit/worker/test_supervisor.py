@@ -1,16 +1,20 @@
 import asyncio
 import os
+import select
 import signal
 import sys
 
 import pytest
 
+from limpet.engine.missing import EngineMissingError
 from limpet.linux.cgroup import CgroupFileError, Limits
+from limpet.worker import supervisor
 from limpet.worker.channel import Channel
 from limpet.worker.limits import Groups, SharedGroup
 from limpet.worker.messages import (
     Assign,
     Drain,
+    EngineMissing,
     EngineReady,
     Exited,
     Finished,
@@ -111,6 +115,12 @@ class FakeZygote:
 
     def send(self, message):
         self._channel.send(message)
+
+    def is_let_go(self):
+        """Whether the agent's end is closed."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def close(self):
         self._channel.close()
@@ -868,5 +878,190 @@ def test_a_spare_that_has_ended_is_not_given_to_anybody():
         worker.close()
         zygote.detach()
         fake.close()
+
+    play(scene)
+
+
+# Zygotes of other engines, which are started when they are needed
+
+READY = EngineReady("wasmedge", "0.14.1", "key", ())
+
+
+class Launcher:
+    """Takes note of the zygotes that are asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def asked_for(self, count):
+        await until(lambda: len(self.asked) == count)
+
+
+def on_demand():
+    """The launcher, all zygotes, and that of an engine which nobody has needed yet."""
+    launcher = Launcher()
+    zygotes = Zygotes(Groups("limpet-test"), UIDS, start=launcher.asked.append)
+    return launcher, zygotes, zygotes.of("wasmedge")
+
+
+async def turns(count=5):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_another_zygote_is_asked_for_once_and_gets_what_waits():
+    async def scene():
+        launcher, zygotes, zygote = on_demand()
+        assert [each.name for each in zygotes] == ["wasmtime", "wasmedge"]
+        assert zygotes.of("wasmedge") is zygote
+        await turns()
+        assert launcher.asked == []
+        waiting = asyncio.ensure_future(zygote.engine())
+        (_, first), (_, second) = spawn(zygote, name="a#1"), spawn(zygote, name="b#1")
+        await turns()
+        assert launcher.asked == ["wasmedge"]
+        fake = FakeZygote(zygote)
+        fake.send(READY)
+        assert await waiting == READY
+        assert zygote.engine_name == "wasmedge 0.14.1"
+        for ends, name in ((first, "a#1"), (second, "b#1")):
+            message, worker = await fake.receive()
+            assert message.worker == name
+            fake.send(SpawnFailed(name, "no memory"))
+            assert (await ends.info).reason == "SpawnFailed"
+            worker.close()
+        assert launcher.asked == ["wasmedge"]
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_the_default_engine_s_zygote_comes_unasked():
+    async def scene():
+        launcher, zygotes, _ = on_demand()
+        waiting = asyncio.ensure_future(zygotes.default.engine())
+        await turns()
+        assert launcher.asked == []
+        died, fake = FakeZygote(zygotes.default), FakeZygote(zygotes.default)
+        died.close()
+        fake.send(EngineReady("wasmtime", "1", "key", ()))
+        assert (await waiting).name == "wasmtime"
+        zygotes.default.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_an_engine_that_is_missing_is_asked_for_again_by_who_needs_it():
+    async def scene():
+        launcher, _, zygote = on_demand()
+        for count in (1, 2):
+            waiting = asyncio.ensure_future(zygote.engine())
+            await launcher.asked_for(count)
+            fake = FakeZygote(zygote)
+            fake.send(EngineMissing(f"there is none, {count}"))
+            fake.close()
+            with pytest.raises(EngineMissingError, match=f"there is none, {count}"):
+                await waiting
+            await until(lambda: zygote.pid is None)
+            assert zygote.engine_name == ""
+            await turns()
+            assert len(launcher.asked) == count, "nobody needs it"
+        waiting = asyncio.ensure_future(zygote.engine())
+        await launcher.asked_for(3)
+        fake = FakeZygote(zygote)
+        fake.send(READY)
+        assert await waiting == READY
+        zygote.detach()
+        fake.close()
+
+    play(scene)
+
+
+def test_what_waits_for_an_engine_that_is_missing_fails():
+    async def scene():
+        _, _, zygote = on_demand()
+        _, ends = spawn(zygote)
+        zygote._fail_engine("there is none")
+        assert (await ends.info).message == "there is none"
+
+    play(scene)
+
+
+def test_nobody_waits_for_a_zygote_that_died_before_it_was_ready():
+    async def scene():
+        launcher, _, zygote = on_demand()
+        waiting = [asyncio.ensure_future(zygote.engine()) for _ in range(2)]
+        await launcher.asked_for(1)
+        FakeZygote(zygote).close()
+        for each in waiting:
+            with pytest.raises(EngineMissingError, match="wasmedge ended before the engine"):
+                await each
+
+    play(scene)
+
+
+def test_one_that_keeps_dying_is_started_ever_more_slowly(monkeypatch):
+    async def scene():
+        launcher, _, zygote = on_demand()
+        loop = asyncio.get_running_loop()
+        pauses = []
+        real = loop.call_later
+
+        def call_later(pause, call, *arguments):
+            if call == launcher.asked.append:
+                pauses.append(pause)
+                pause = 0
+            return real(pause, call, *arguments)
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        for count in range(1, 9):
+            waiting = asyncio.ensure_future(zygote.engine())
+            await launcher.asked_for(count)
+            FakeZygote(zygote).close()
+            with pytest.raises(EngineMissingError):
+                await waiting
+        assert pauses == [0, 0, 0.4, 0.8, 1.6, 3.2, 5, 5]
+        monkeypatch.setattr(supervisor, "_STABLE_SECONDS", -1.0)
+        FakeZygote(zygote).close()
+        await until(lambda: zygote.pid is None)
+        waiting = asyncio.ensure_future(zygote.engine())
+        await launcher.asked_for(9)
+        assert pauses[-1] == 0, "the last one had lasted"
+        waiting.cancel()
+
+    play(scene)
+
+
+def test_a_zygote_without_work_is_let_go_and_asked_for_again(monkeypatch):
+    async def scene():
+        launcher, zygotes, zygote = on_demand()
+        default = FakeZygote(zygotes.default)
+        fake = FakeZygote(zygote)
+        fake.send(READY)
+        process, ends = spawn(zygote)
+        for each in zygotes:
+            each.end_when_idle()
+        assert not fake.is_let_go(), "it was started just now"
+        monkeypatch.setattr(supervisor, "_IDLE_SECONDS", -1.0)
+        zygote.end_when_idle()
+        assert not fake.is_let_go(), "it has work"
+        child, worker = await place(fake, process)
+        zygote.end_when_idle()
+        assert not fake.is_let_go(), "its process lives"
+        await finish(fake, child, worker, ends)
+        for each in zygotes:
+            each.end_when_idle()
+        assert fake.is_let_go()
+        assert not default.is_let_go(), "the default engine's stays"
+        assert zygote.engine_name == "wasmedge 0.14.1"
+        zygote.end_when_idle()
+        assert launcher.asked == []
+        assert await zygote.engine() == READY
+        await launcher.asked_for(1)
+        fake.close()
+        zygotes.default.detach()
+        default.close()
 
     play(scene)
