@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ class Strings(tuple[bytes, ...]):
     _pointers_at = -1
     _pointers = b""
 
-    def __new__(cls, strings: Iterable[bytes] = ()) -> Strings:
+    def __new__(cls, strings: Iterable[bytes] = ()) -> Self:
         made = super().__new__(cls, strings)
         made.joined = b"\0".join((*made, b""))
         return made
