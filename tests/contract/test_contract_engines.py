@@ -1,61 +1,29 @@
-"""The contract and the corpus for engines that need a process of their own (`engine_variant`)."""
+"""The contract on the engines that need a process of their own."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import own_processes
 import pytest
-import wasmedge_prefix
-from engine_variant import INTERPRETED, VARIABLE
-
-from limpet.engine.wasmedge.library import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limpet.engine.wasmedge.library import Installation
 
-_FEWEST = 250
-_TIMEOUT_SECONDS = 600
-_VARIANTS = ("wasmedge", "wasmedge" + INTERPRETED)
-_FOLDERS = (Path(__file__).parent, Path(__file__).parent.parent / "corpus")
+_FEWEST = 150
+
+pytestmark = pytest.mark.skipif(own_processes.IS_ONE, reason="this is such a process")
 
 
 @pytest.fixture(scope="module")
-def running(wasmedge: Installation) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """A process for each variant, all at once: they leave each other most of a second processor."""
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, _FOLDERS)]
-    shared = {
-        **os.environ,
-        **wasmedge_prefix.environment(wasmedge),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    processes = {
-        variant: subprocess.Popen(
-            command(wasmedge, arguments),
-            env=shared | {VARIABLE: variant},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for variant in _VARIANTS
-    }
-    yield processes
-    for process in processes.values():
-        process.kill()
-        process.communicate()
+def processes(wasmedge: Installation) -> Iterator[own_processes.Processes]:
+    with own_processes.running(Path(__file__).parent, wasmedge) as processes:
+        yield processes
 
 
-@pytest.mark.skipif(VARIABLE in os.environ, reason="this is such a process")
-@pytest.mark.parametrize("variant", _VARIANTS)
-def test_in_a_process_of_its_own(running: dict[str, subprocess.Popen[str]], variant: str) -> None:
-    output, _ = running[variant].communicate(timeout=_TIMEOUT_SECONDS)
-    assert running[variant].returncode == 0, output
-    passed = re.search(r"(\d+) passed", output)
-    assert passed is not None
-    assert int(passed[1]) >= _FEWEST
+@pytest.mark.parametrize("variant", own_processes.VARIANTS)
+def test_in_a_process_of_its_own(processes: own_processes.Processes, variant: str) -> None:
+    own_processes.check_passed(processes[variant], fewest=_FEWEST)

@@ -56,7 +56,9 @@ def node(request: pytest.FixtureRequest) -> Iterator[RunningNode]:
         running.engine = engine
         yield running
         if engine is not None:
-            others = [app for app in running.client.apps() if engine not in (app["engine"] or engine)]
+            others = [
+                app for app in running.client.apps() if engine not in (app["engine"] or engine)
+            ]
             assert others == [], f"ran on {engine}"
 
 

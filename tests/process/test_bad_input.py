@@ -52,7 +52,7 @@ def refused_with_an_identifier(node: RunningNode, name: str, path: str, status: 
     [
         ("not_wasm", ["not a WebAssembly module", "script"]),
         ("truncated", ["truncated"]),
-        ("component", ["component", "wasm32-wasip1"]),
+        ("component", ["component", "wasm32-wasip"]),
         ("unknown_import", ["env.foo"]),
         ("no_start", ["_start", "add"]),
     ],

@@ -114,7 +114,12 @@ class CountingListener(socket.socket):
         """As any socket's. Raises BlockingIOError when nobody is there, or will be."""
         if self._is_retired:
             raise BlockingIOError
-        connection, address = super().accept()
+        try:
+            connection, address = super().accept()
+        except OSError:
+            if self._is_retired:  # meanwhile, by the loop's thread: it is no socket any more
+                raise BlockingIOError from None
+            raise
         self.accepted += 1
         self.used_at = time.monotonic()
         self._given.add(connection)

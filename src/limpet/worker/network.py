@@ -145,7 +145,8 @@ class WorkerNetwork:
             raise
         finally:
             if question.wake >= 0:
-                os.close(question.wake)
+                with self._lock:  # the answer may be seen before its bell has rung
+                    os.close(question.wake)
         return question.answer, question.descriptor
 
 

@@ -343,7 +343,7 @@ def test_a_name_that_no_rule_allows_is_denied_and_told(host, monkeypatch):
         assert answer.error
         assert node.denied == [f"{host}: {answer.error}"]
 
-    play(allowing(names=("a.example",)), scene)
+    play(allowing(names=("a.example",), ports=(PortRange("tcp", 443, 443),)), scene)
 
 
 def test_a_name_without_addresses_is_no_denial(monkeypatch):

@@ -1,0 +1,3 @@
+// Writes one line.
+#include <stdio.h>
+int main(void) { puts("x"); }

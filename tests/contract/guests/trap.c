@@ -1,0 +1,2 @@
+// Ends by a trap.
+int main(void) { __builtin_trap(); }
