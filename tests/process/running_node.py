@@ -246,18 +246,24 @@ class RunningNode:
             self.upload(module)
         self.client.apply(
             [
-                {"object": item, **({"digest": digest} if item["kind"] in _APP_KINDS else {})}
+                {"object": self._choose_engine(item), "digest": digest}
+                if item["kind"] in _APP_KINDS
+                else {"object": item}
                 for item in objects
             ]
         )
 
+    def _choose_engine(self, item: Json) -> Json:
+        if self.engine is not None:
+            metadata = _template(item)["metadata"]
+            metadata.setdefault("annotations", {}).setdefault(ENGINE, self.engine)
+        return item
+
     def _item(self, item: Json) -> Json:
         if item["kind"] not in _APP_KINDS:
             return {"object": item}
-        template = item if item["kind"] == "Pod" else item["spec"]["template"]
-        pod = template["spec"]
-        if self.engine is not None:
-            template["metadata"].setdefault("annotations", {}).setdefault(ENGINE, self.engine)
+        self._choose_engine(item)
+        pod = _template(item)["spec"]
         image = pod["containers"][0]["image"]
         if "://" in image:
             return {"object": item}
@@ -358,6 +364,12 @@ class RunningNode:
                 while data := client.recv(65536):
                     received += data
             return received
+
+
+def _template(item: Json) -> Json:
+    """Return what describes an app's pods."""
+    template: Json = item if item["kind"] == "Pod" else item["spec"]["template"]
+    return template
 
 
 def ask(
