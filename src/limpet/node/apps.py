@@ -11,8 +11,10 @@ import contextlib
 import os
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from limpet.engine.choice import WASMEDGE
 from limpet.manifest.model import RestartPolicy
 from limpet.node.egress import Connector
 from limpet.node.listeners import revive
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from limpet.worker.supervisor import Zygotes
 
 _KEPT_START_TIMES = 100
+# Its compiled code has no other way to notice that a stack is full.
+_OVERFLOW_HINT = "on WasmEdge calls that nest too deep end so; Wasmtime makes a trap of them"
 
 
 class AppRuntime:
@@ -354,6 +358,8 @@ class AppRuntime:
             self._on_change(self.key)
             return
         slot = self.slot(worker.slot)
+        if info.signal == "SIGSEGV" and worker.plan.engine == WASMEDGE:
+            info = replace(info, message=f"{info.message}: {_OVERFLOW_HINT}")
         slot.last_exit = info
         if info.reason == "SpawnFailed" and info.message == "the zygote died":
             self._on_change(self.key)  # not the app's failure: it starts again at once
