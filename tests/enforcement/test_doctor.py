@@ -10,26 +10,32 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import limpet
+import wasmedge_prefix
+from limpet.engine.wasmedge import library
 from limpet.linux import landlock
 from limpet.linux.calls import number_of
 from limpet.linux.cgroup import CgroupUnavailableError, Limits, inspect_host, open_hierarchy
 from limpet.manifest.model import Facility
+
+if TYPE_CHECKING:
+    from limpet.engine.wasmedge.library import Installation
 
 _SOURCES = Path(limpet.__file__).parents[1]
 _NOBODY = 65534
 _SECONDS = 120
 _TOOL_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 _CGROUPS = Path("/sys/fs/cgroup")
+_COMPILED, _INTERPRETED = "ahead-of-time", "interpreter"
 _PROGRAM = """
 import sys
 {before}
 from limpet.cli.main import main
-sys.argv = ["limpet", "doctor", "-o", "json", "--data", {data!r}, "--socket", {socket!r}]
+sys.argv = ["limpet", *{arguments!r}]
 main()
 """
 # The rest of the program sees these folders empty; so does everything that it starts.
@@ -75,10 +81,20 @@ class Doctor:
         self.scratch.chmod(0o777)
 
     def __call__(self, before: str = "", *, user: int | None = None) -> Answer:
-        data, socket = str(self.folder / "data"), str(self.folder / "none.sock")
-        done = self.run(_PROGRAM.format(before=before, data=data, socket=socket), user=user)
+        arguments = ["doctor", *self._data, "--socket", str(self.folder / "none.sock")]
+        done = self.run(_PROGRAM.format(before=before, arguments=arguments), user=user)
         assert done.returncode in (0, 1), done.stderr
         return Answer(done.returncode, json.loads(done.stdout))
+
+    def engines(self) -> list[dict[str, Any]]:
+        """What `limpet engine list` says."""
+        done = self.run(_PROGRAM.format(before="", arguments=["engine", "list", *self._data]))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["items"]
+
+    @property
+    def _data(self) -> list[str]:
+        return ["-o", "json", "--data", str(self.folder / "data")]
 
     def run(self, program: str, *, user: int | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -240,3 +256,48 @@ def test_engine_and_state_are_tried(doctor: Doctor) -> None:
         assert answer.finding(name)["level"] == "ok"
     assert answer.finding("engine")["details"]["name"].startswith("wasmtime ")
     assert answer.report["node"] == {"running": False, "problem": None}
+
+
+def test_both_engines_are_what_the_list_of_engines_says(
+    doctor: Doctor, wasmedge: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in wasmedge_prefix.environment(wasmedge).items():
+        monkeypatch.setenv(name, value)
+    answer, (first, second) = doctor(), doctor.engines()
+    assert (first["state"], first["default"], first["modes"]) == ("usable", True, [_COMPILED])
+    assert answer.finding("engine")["details"]["name"] == f"wasmtime {first['version']}"
+    assert (second["state"], second["default"]) == ("usable", False)
+    assert second["where"] == wasmedge.library
+    finding = answer.finding("second-engine")
+    assert finding["level"] == "ok"
+    assert finding["found"].startswith(f"WasmEdge {second['version']},")
+    assert finding["details"] == {
+        "state": "usable",
+        "where": wasmedge.library,
+        "modes": [_COMPILED, _INTERPRETED],
+    }
+
+
+def test_without_the_second_engine(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(library.ROOT_VARIABLE, str(tmp_path))
+    answer, (_, second) = doctor(), doctor.engines()
+    assert (second["state"], second["where"], second["modes"]) == ("missing", "", [])
+    finding = answer.finding("second-engine")
+    assert (finding["level"], finding["details"]["state"]) == ("ok", "missing")
+    assert "limpet engine install wasmedge" in finding["found"]
+
+
+def test_a_second_engine_that_does_not_run(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "usr/lib" / library.this_machine().triplet / library.LIBRARY
+    broken.parent.mkdir(parents=True)
+    shutil.copyfile(sys.executable, broken)  # for this machine, and no library
+    monkeypatch.setenv(library.ROOT_VARIABLE, str(tmp_path))
+    answer, (_, second) = doctor(), doctor.engines()
+    assert (second["state"], second["where"]) == ("broken", str(broken))
+    finding = answer.finding("second-engine")
+    assert (finding["level"], finding["details"]["state"]) == ("hint", "broken")
+    assert second["problem"] in finding["found"]

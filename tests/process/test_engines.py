@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -377,6 +378,7 @@ def test_without_the_library(node: RunningNode) -> None:
     assert "limpet engine list" in status["engine_reason"]
 
 
+@pytest.mark.skipif(find_spec("ziglang.__main__") is None, reason="needs a C compiler")
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from host import CannotHereError, StepError, cache_folder, prepare_tools, say, step
 from image import Image, build_image, find_image, make_disk
-from job import fill_job, pytest_command, shell_command
+from job import DEFAULT_TESTS, fill_job, pytest_command, shell_command
 from machine import Machine, run_interactively, run_machine
 from wheels import download_dependencies, install, make_environment
 
@@ -31,9 +31,11 @@ python -m pytest --version
 exec python -c 'import apsw, asyncio, click, ctypes, httptools, hypothesis.strategies
 import http.client, rich.table, unittest.mock, wasmtime, yaml'
 """
-_EPILOG = """
+_LIST = "\n    ".join(DEFAULT_TESTS)
+_EPILOG = f"""
 Anything else goes to pytest; paths are relative to the tree. Without a path it runs, as far as they
-exist, tests/attack, tests/enforcement, tests/unit/linux and tests/unit/store/test_images.py.
+exist, the tests of the kernel's walls and of both engines:
+    {_LIST}
 Exit code: pytest's; 75 if this host can't run the VM, 70 if the VM failed.
 LIMPET_CACHE (by default ~/.cache/limpet) holds the image and the wheels.
 """
@@ -50,7 +52,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--build", action="store_true", help="only build; looks for newer packages")
     parser.add_argument("--shell", action="store_true", help="a root shell instead of tests")
-    parser.add_argument("--timeout", type=float, default=1500.0, help="for a run (default 1500)")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="for a run (default 1800)")
     return parser.parse_known_args()
 
 

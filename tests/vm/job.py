@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TESTS = (
     "tests/attack",
+    "tests/contract",
     "tests/enforcement",
+    "tests/process/test_engines.py::test_commands",
     "tests/unit/linux",
     "tests/unit/store/test_images.py",
 )
@@ -85,8 +87,8 @@ def pytest_command(arguments: Sequence[str]) -> str:
     Raises StepError when none of the default tests exist.
     """
     chosen = list(arguments) or ["-q"]
-    if not any((TREE / argument.partition("::")[0]).exists() for argument in arguments):
-        defaults = [name for name in DEFAULT_TESTS if (TREE / name).exists()]
+    if not any(_file(argument).exists() for argument in arguments):
+        defaults = [name for name in DEFAULT_TESTS if _file(name).exists()]
         if not defaults:
             raise StepError(f"none of the tests exist here: {', '.join(DEFAULT_TESTS)}")
         chosen += defaults
@@ -96,6 +98,11 @@ def pytest_command(arguments: Sequence[str]) -> str:
         f"export COLUMNS={columns} TEST_SLOWNESS={_SLOWNESS}\ncd /job/tree\n"
         f"exec python -m pytest --color={color} {shlex.join(chosen)} </dev/null\n"
     )
+
+
+def _file(name: str) -> Path:
+    """Where the tests of that name are."""
+    return TREE / name.partition("::")[0]
 
 
 def shell_command() -> str:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -605,6 +606,16 @@ def _expect_synced(place, last):
     assert volume.close()
 
 
+def _end_group(process):
+    """Kill a process and what it started, and wait for the end of all: a tool holds the lock, too."""
+    os.killpg(process.pid, 9)
+    process.wait()
+    with suppress(ProcessLookupError):
+        while True:
+            os.killpg(process.pid, 0)
+            time.sleep(0.005)
+
+
 def test_growing_can_be_killed_at_any_moment(place):
     @privately
     def make():
@@ -639,8 +650,7 @@ def test_growing_can_be_killed_at_any_moment(place):
         )
         process.stdout.read(1)
         time.sleep(chance.uniform(0, 0.03))  # the moment, not a condition
-        os.killpg(process.pid, 9)
-        process.wait()
+        _end_group(process)
         process.stdout.close()
         wait_until_detached(place)
         expect(size_bytes)
