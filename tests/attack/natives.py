@@ -12,6 +12,7 @@ import ctypes
 import encodings.idna  # noqa: F401 - behind the walls there are no files to import from
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import mmap
@@ -302,6 +303,7 @@ def spoil_inherited() -> int:
     return count
 
 
+@functools.cache
 def _control() -> int:
     """The control socket. A compiler has no other, and may not ask what kind it is."""
     found = []
