@@ -71,7 +71,7 @@ def _build(project: Path, toolchain: Toolchain, output: Path) -> None:
     work = output.with_suffix(f".{os.getpid()}")
     shutil.copytree(project, work)
     try:
-        # The oldest cargos can't fetch from crates.io as it is today: the newest here does.
+        # The oldest cargos can't fetch from the registry as it is today: the newest here does.
         fetched = subprocess.run(
             ["cargo", "vendor", "--locked", "-q"],
             cwd=work,
@@ -80,7 +80,7 @@ def _build(project: Path, toolchain: Toolchain, output: Path) -> None:
             check=False,
         )
         if fetched.returncode:
-            pytest.skip(f"needs crates.io, once: {fetched.stderr.strip()[-500:]}")
+            pytest.skip(f"needs the registry of crates, once: {fetched.stderr.strip()[-500:]}")
         (work / ".cargo").mkdir()
         (work / ".cargo" / "config.toml").write_text(_VENDORED)
         subprocess.run(
