@@ -132,13 +132,14 @@ class Preparer:
             self._objects.remember_digest(stored, digest)
         if runtime.prepared is None:
             runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
-        artifact, choice = await self._compile(app, digest)
+        is_component = self._store.is_component(digest)
+        artifact, choice = await self._compile(app, digest, is_component=is_component)
         plan = compile_plan(
             settle_trigger(app, listens=is_listening(artifact.info.imports)),
             digest=digest,
             engine=choice.engine,
             engine_reason=choice.reason,
-            is_component=self._store.is_component(digest),
+            is_component=is_component,
             node_name=self._node_name,
             catalog=self._catalog(),
             available_facilities=await self._facilities(app),
@@ -157,7 +158,9 @@ class Preparer:
         self._failures.pop(runtime.key, None)
         runtime.prepare(plan, artifact, sockets)
 
-    async def _compile(self, app: App, digest: str) -> tuple[Artifact, Choice]:
+    async def _compile(
+        self, app: App, digest: str, *, is_component: bool
+    ) -> tuple[Artifact, Choice]:
         """Return the artifact for the engine that is to run the app, and why that one."""
         choice = Choice(app.engine, "the app asks for it")
         if app.engine == AUTO and app.execution == INTERPRETER:
@@ -167,7 +170,7 @@ class Preparer:
             choice = choose_engine(
                 AUTO,
                 imports,
-                is_component=self._store.is_component(digest),
+                is_component=is_component,
                 usable=await self._usable_engines(imports),
             )
         artifact = await self._artifact(app, digest, choice.engine)

@@ -62,12 +62,12 @@ class Zygotes:
         """Return the connection to an engine's zygote, be it there already or not."""
         found = self._by_engine.get(engine)
         if found is None:
-            is_default = engine == DEFAULT_ENGINE  # the launcher starts it unasked
             found = Zygote(
                 engine,
                 self._groups,
                 take_uid=self._take_uid,
-                start=None if is_default else self._start,
+                start=self._start,
+                is_kept=engine == DEFAULT_ENGINE,
             )
             self._by_engine[engine] = found
         return found
@@ -89,7 +89,8 @@ class Zygotes:
 class Zygote:
     """The agent's connection to one zygote, which may be replaced while the agent lives.
 
-    `take_uid` gives a new process its user, `start` asks for the zygote; None when it comes unasked.
+    `take_uid` gives a new process its user, `start` asks the launcher for the zygote. One that
+    `is_kept` comes unasked at first, and stays when there is nothing to do.
     """
 
     def __init__(
@@ -98,7 +99,8 @@ class Zygote:
         groups: Groups,
         *,
         take_uid: Callable[[], int],
-        start: Callable[[str], None] | None,
+        start: Callable[[str], None],
+        is_kept: bool,
     ) -> None:
         self.name = name
         self.pid: int | None = None
@@ -107,7 +109,8 @@ class Zygote:
         self.groups = groups
         self._take_uid = take_uid
         self._start = start
-        self._is_asked_for = False
+        self._is_kept = is_kept
+        self._is_asked_for = is_kept
         self._attached_at = 0.0
         self._failures = 0
         self._engine: asyncio.Future[EngineReady] | None = None
@@ -147,7 +150,7 @@ class Zygote:
 
     def _ask(self) -> None:
         """Have the zygote started; one that keeps dying, ever more slowly."""
-        if self._start is None or self._is_asked_for or self._channel is not None:
+        if self._is_asked_for or self._channel is not None:
             return
         self._is_asked_for = True
         pause = min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS) if self._failures > 1 else 0.0
@@ -206,9 +209,9 @@ class Zygote:
 
     def end_when_idle(self) -> None:
         """Let a zygote go that has nothing to do; one that is needed again is asked for again."""
-        is_on_demand = self._start is not None and self._channel is not None
-        rested = time.monotonic() - self._attached_at > _IDLE_SECONDS
-        if is_on_demand and rested and next(self.processes(), None) is None:
+        if self._is_kept or self._channel is None or next(self.processes(), None) is not None:
+            return
+        if time.monotonic() - self._attached_at > _IDLE_SECONDS:
             self.detach()
 
     def take_worker(
@@ -317,10 +320,12 @@ class Zygote:
                 self._fail_engine(message.message)
 
     def _on_end(self) -> None:
-        """Learn that the zygote has ended. The default engine's is started again, unasked."""
+        """Learn that the zygote has ended, or speaks nonsense. The one that is kept is replaced."""
         self.detach()
-        is_awaited = self._engine is not None and not self._engine.done()
-        if is_awaited and self._start is not None:
+        if self._is_kept:
+            self._ask()
+            return
+        if self._engine is not None and not self._engine.done():
             self._fail_engine(
                 f"the process that was to run {self.name} ended before the engine was ready: see the "
                 "node's own output, and `limpet engine list`"
