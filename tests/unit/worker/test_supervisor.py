@@ -953,6 +953,25 @@ def test_the_default_engine_s_zygote_comes_unasked():
     play(scene)
 
 
+def test_the_default_engine_s_zygote_is_replaced_when_it_was_let_go():
+    """It ends well then: the launcher by itself would take it for one that has seen its agent die."""
+
+    async def scene():
+        launcher, zygotes, _ = on_demand()
+        fake = FakeZygote(zygotes.default)
+        os.write(fake._channel.fileno(), b"rubbish")
+        await launcher.asked_for(1)
+        assert launcher.asked == ["wasmtime"]
+        fake.close()
+        successor = FakeZygote(zygotes.default)
+        await turns()
+        assert launcher.asked == ["wasmtime"]
+        zygotes.default.detach()
+        successor.close()
+
+    play(scene)
+
+
 def test_an_engine_that_is_missing_is_asked_for_again_by_who_needs_it():
     async def scene():
         launcher, _, zygote = on_demand()
