@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from limpet.worker.loop import Loop
 
 _LOOK_SECONDS = 0.05
+# A guest that accepts nothing is probed on. The kernel keeps ten messages for it (unix(7), max_dgram_qlen).
+_MOST_OFFERED = 8
 
 
 class SocketTrigger(CommandTrigger):
@@ -87,10 +89,13 @@ class OfferedConnections(socket.socket):
         self.setblocking(False)
         self._offered: deque[tuple[socket.socket, Callable[[], None]]] = deque()
 
-    def offer(self, connection: socket.socket, on_accept: Callable[[], None]) -> None:
-        """Have the next `accept` return this connection."""
+    def offer(self, connection: socket.socket, on_accept: Callable[[], None]) -> bool:
+        """Have the next `accept` return this connection; False when too many wait already."""
+        if len(self._offered) >= _MOST_OFFERED:
+            return False
         self._offered.append((connection, on_accept))
         self._bell.send(b"1")
+        return True
 
     def accept(self) -> tuple[socket.socket, object]:
         """As any socket's. Raises BlockingIOError when nothing is offered."""

@@ -307,7 +307,10 @@ class AppWorker:
             self._send(ProbeResult(offer.probe, 0, f"the app has no port {offer.port}"))
             return
         accepted = ProbeResult(offer.probe, 200, "")
-        offered.offer(socket.socket(fileno=descriptors[0]), lambda: self._send(accepted))
+        connection = socket.socket(fileno=descriptors[0])
+        if not offered.offer(connection, lambda: self._send(accepted)):
+            connection.close()
+            self._send(ProbeResult(offer.probe, 0, "the app accepts no connections"))
 
     def _send(self, message: Finished | Notice | ProbeResult | Ready | Stats) -> None:
         """Tell the agent. When it is gone there is nobody to tell, and EOF says so to the loop."""

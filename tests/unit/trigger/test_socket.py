@@ -196,6 +196,19 @@ def test_an_offer_wakes_a_guest_that_waits():
     close(offers)
 
 
+def test_a_guest_that_accepts_nothing_is_not_offered_more_and_more():
+    offers = OfferedConnections()
+    pairs = [socket.socketpair() for _ in range(9)]
+    offered = [offers.offer(theirs, lambda: None) for theirs, _ in pairs]
+    assert offered == [True] * 8 + [False]
+    assert offers.accept()[0] is pairs[0][0]
+    assert offers.offer(pairs[8][0], lambda: None), "there is room again"
+    for pair in pairs:
+        for end in pair:
+            end.close()
+    close(offers)
+
+
 def close(offers):
     offers._bell.close()
     offers.close()
