@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 # Kind, namespace and name.
 ObjectKey = tuple[str, str, str]
 
-SCHEMA_VERSION = 1
 _MAX_EVENTS = 2000
-_SCHEMA = """
+# What leads from each schema to the next one; the first makes schema 1 of an empty file.
+_MIGRATIONS = (
+    """
 CREATE TABLE objects (
     kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
     generation INTEGER NOT NULL, created_at REAL NOT NULL,
@@ -50,7 +51,21 @@ CREATE TABLE events (
     kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, message TEXT NOT NULL,
     count INTEGER NOT NULL
 ) STRICT;
-"""
+""",
+    """
+CREATE TABLE releases (
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL,
+    created_at REAL NOT NULL, body TEXT NOT NULL, digest TEXT,
+    status TEXT NOT NULL, message TEXT NOT NULL, decided_at REAL,
+    PRIMARY KEY (kind, namespace, name, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE manifest_files (
+    path TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    PRIMARY KEY (kind, namespace, name)
+) STRICT, WITHOUT ROWID;
+""",
+)
+SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 class StoreError(UnavailableError):
@@ -151,10 +166,10 @@ class Database:
                 f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}: "
                 "run the newer Limpet that wrote it"
             )
-        if version < SCHEMA_VERSION:
+        for number in range(version, SCHEMA_VERSION):
             with connection:
-                connection.execute(_SCHEMA)
-                connection.pragma("user_version", SCHEMA_VERSION)
+                connection.execute(_MIGRATIONS[number])
+                connection.pragma("user_version", number + 1)
         self._path.chmod(0o600)
 
     def rekey(self, keys: Sequence[bytes]) -> None:
@@ -163,7 +178,7 @@ class Database:
         Raises `StoreError`; the file keeps its key then, and the next `open` tries again.
         """
         try:
-            rewrite(self._open_connection, self._path, keys[0])
+            rewrite(self.connection, self._path, keys[0])
         except (apsw.Error, OSError) as error:
             raise StoreError(f"can't encrypt {self._path} anew: {error}") from error
         finally:
@@ -177,13 +192,14 @@ class Database:
             self._connection = None
 
     @property
-    def _open_connection(self) -> apsw.Connection:
+    def connection(self) -> apsw.Connection:
+        """The open file."""
         assert self._connection is not None, "open() comes first"
         return self._connection
 
     def load_objects(self) -> list[StoredObject]:
         """Return every object, oldest first."""
-        rows = self._open_connection.execute(
+        rows = self.connection.execute(
             "SELECT kind, namespace, name, generation, created_at, body, digest"
             " FROM objects ORDER BY created_at, kind, namespace, name"
         )
@@ -202,7 +218,7 @@ class Database:
 
     def write_objects(self, objects: Sequence[StoredObject]) -> None:
         """Create or replace these objects, all or none; durable on return."""
-        self._write(
+        self.write(
             "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 (o.kind, o.namespace, o.name, o.generation, o.created_at, o.body, o.digest)
@@ -214,7 +230,7 @@ class Database:
         """Delete an object and what is known of its end; durable on return."""
         key = (kind, namespace, name)
         try:
-            with self._open_connection as connection:
+            with self.connection as connection:
                 connection.execute(
                     "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", key
                 )
@@ -226,7 +242,7 @@ class Database:
 
     def load_completions(self) -> list[Completion]:
         """Return how Jobs and Pods ended."""
-        rows = self._open_connection.execute(
+        rows = self.connection.execute(
             "SELECT kind, namespace, name, generation, reason, message, exit_code, finished_at"
             " FROM completions"
         )
@@ -247,7 +263,7 @@ class Database:
     def write_completion(self, completion: Completion) -> None:
         """Remember how a Job or Pod ended; durable on return."""
         c = completion
-        self._write(
+        self.write(
             "INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
@@ -265,7 +281,7 @@ class Database:
 
     def write_events(self, events: Iterable[Event]) -> None:
         """Append events and forget the oldest beyond the limit."""
-        self._write(
+        self.write(
             "INSERT INTO events (time, type, reason, kind, namespace, name, message, count)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
@@ -273,13 +289,13 @@ class Database:
                 for e in events
             ],
         )
-        self._write(
+        self.write(
             "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [(_MAX_EVENTS,)]
         )
 
     def load_events(self) -> list[Event]:
         """Return the events that are kept, oldest first."""
-        rows = self._open_connection.execute(
+        rows = self.connection.execute(
             "SELECT time, type, reason, kind, namespace, name, message, count FROM events ORDER BY id"
         )
         return [
@@ -296,9 +312,10 @@ class Database:
             for when, kind_of_event, reason, kind, namespace, name, message, count in rows
         ]
 
-    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Run a statement for each row, all or none; durable on return. Raises `StoreFullError`."""
         try:
-            with self._open_connection as connection:
+            with self.connection as connection:
                 connection.executemany(statement, rows)
         except apsw.Error as error:
             raise _write_error(self._path, error) from error

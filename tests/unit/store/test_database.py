@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limpet.store import database as database_module
 from limpet.store.database import (
-    _SCHEMA,
+    _MIGRATIONS,
     SCHEMA_VERSION,
     Completion,
     Database,
@@ -174,7 +174,7 @@ def test_a_plain_file_of_an_earlier_version_is_encrypted(path):
     path.parent.mkdir()
     plain = apsw.Connection(str(path))
     plain.pragma("journal_mode", "wal")
-    plain.execute(_SCHEMA)
+    plain.execute(_MIGRATIONS[0])
     plain.pragma("user_version", 1)
     plain.execute(
         "INSERT INTO objects VALUES ('Deployment', 'default', 'a', 1, 1000.5, ?, NULL)",
@@ -194,7 +194,7 @@ def test_a_new_key_is_taken_while_the_file_is_in_use(database, path):
     database.rekey([OTHER, KEY])
     assert database.load_objects() == [OBJECT]
     database.write_objects([replace(OBJECT, name="b")])
-    assert database._open_connection.pragma("journal_mode") == "wal"
+    assert database.connection.pragma("journal_mode") == "wal"
     database.close()
     with pytest.raises(StoreError):
         Database(path).open([KEY])
@@ -232,7 +232,7 @@ def test_a_folder_that_can_not_be_made_is_said(tmp_path):
 
 def test_a_full_disk_is_temporary_and_changes_nothing(database, path):
     database.write_objects([OBJECT])
-    connection = database._open_connection
+    connection = database.connection
     used = connection.pragma("page_count")
     connection.pragma("max_page_count", used)
     large = replace(OBJECT, name="b", body="x" * (1 << 20))
@@ -254,7 +254,7 @@ def test_a_full_disk_is_temporary_and_changes_nothing(database, path):
 
 
 def test_changes_are_synced_before_they_are_acknowledged(database):
-    connection = database._open_connection
+    connection = database.connection
     assert connection.pragma("journal_mode") == "wal"
     assert connection.pragma("synchronous") == 2
 
