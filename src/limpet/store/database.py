@@ -14,24 +14,30 @@ from typing import TYPE_CHECKING
 import apsw
 
 from limpet.errors import LimpetError, TemporaryError, UnavailableError
+from limpet.store.backups import BackupError, Backups
 from limpet.store.encryption import (
     WrongKeyError,
     encrypt_plain,
+    find_damage,
     finish_encrypting,
     is_plain,
+    leave_wal,
     open_encrypted,
     rewrite,
 )
 from limpet.store.files import make_directory
+from limpet.store.restoring import NothingToRestoreError, finish_restoring, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 # Kind, namespace and name.
 ObjectKey = tuple[str, str, str]
 
 _MAX_EVENTS = 2000
+_KEPT_BACKUPS = 3
+_CACHE_KIB = 256
 # What leads from each schema to the next one; the first makes schema 1 of an empty file.
 _MIGRATIONS = (
     """
@@ -122,21 +128,43 @@ class Event:
 
 
 class Database:
-    """The open state file. One process, one thread."""
+    """The open state file. One process, one thread.
 
-    def __init__(self, path: Path) -> None:
+    `node` is whose event tells of a restored file. `make_room` is asked once when the disk is full;
+    when it could free something, the write is tried again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        node: str = "",
+        kept_backups: int = _KEPT_BACKUPS,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._path = path
+        self._node = node
+        self._make_room = make_room
         self._connection: apsw.Connection | None = None
+        self._keys: Sequence[bytes] = ()
+        self._unpromised = 0  # rows of events among all that this connection has written
+        self._backed_up = 0  # how many others when the last backup was begun
+        self.backups = Backups(path.parent / "backups", kept=kept_backups)
+        self.restored: str | None = None
+        """What became of a damaged file at the last `open`, for people; None when it was whole."""
 
     def open(self, keys: Sequence[bytes]) -> None:
         """Open or create the file and bring its schema up to date. Raises `StoreError`.
 
         `keys` are the newest first: a file with an older one gets the newest, a plain file of an
-        earlier version is encrypted.
+        earlier version is encrypted, a damaged one restored (`restored` says what that means). A file
+        of a newer schema is left as it is.
         """
         make_directory(self._path.parent)
+        self._keys = keys
+        self.restored = None
         try:
-            self._open(keys)
+            self._open()
         except WrongKeyError as error:
             raise StoreError(
                 f"can't use the state file {self._path}: the node's key does not open it. It is "
@@ -146,31 +174,114 @@ class Database:
             self.close()
             raise StoreError(f"can't use the state file {self._path}: {error}") from error
 
-    def _open(self, keys: Sequence[bytes]) -> None:
+    def _open(self) -> None:
+        finish_restoring(self._path)
         finish_encrypting(self._path)
         if is_plain(self._path):
-            encrypt_plain(self._path, keys[0])
-        connection, index = open_encrypted(self._path, keys)
-        self._connection = connection
+            encrypt_plain(self._path, self._keys[0])
+        why, index = self._connect()
+        if why:
+            self._restore(why)
+            why, index = self._connect()
+            if why:
+                raise apsw.CorruptError(why)
         if index:
-            rewrite(connection, self._path, keys[0])
-            connection, _ = open_encrypted(self._path, keys[:1])
-            self._connection = connection
-        connection.pragma("journal_mode", "wal")
-        connection.pragma("synchronous", "full")
-        connection.pragma("cache_size", -256)
-        version = connection.pragma("user_version")
-        if version > SCHEMA_VERSION:
+            rewrite(self.connection, self._path, self._keys[0])
+            self._connection, _ = open_encrypted(self._path, self._keys[:1])
+        self.connection.pragma("journal_mode", "wal")
+        self.connection.pragma("synchronous", "full")
+        self.connection.pragma("cache_size", -_CACHE_KIB)
+        self._migrate()
+        self._path.chmod(0o600)
+        self._unpromised = 0
+        self._backed_up = -1  # who knows what was written before
+
+    def _connect(self) -> tuple[str, int]:
+        """Open the file; return what is wrong with it, and which key it has.
+
+        A key that does not fit is no fault of the file's where no backup shows that it should: it may be
+        another node's. Raises `StoreError` for a newer schema.
+        """
+        if (not self._path.exists() or not self._path.stat().st_size) and self.backups.paths():
+            return "it is empty" if self._path.exists() else "it is missing", 0
+        try:
+            connection, index = open_encrypted(self._path, self._keys)
+        except WrongKeyError:
+            if not self.backups.paths():
+                raise
+            return (
+                "no key of this node opens it: its beginning is damaged, or it is another node's"
+            ), 0
+        except (apsw.CorruptError, apsw.IOError) as error:
+            return str(error), 0
+        self._connection = connection
+        connection.pragma("cache_size", -_CACHE_KIB)
+        version = _version(connection)
+        damage = ""
+        if version <= SCHEMA_VERSION:
+            damage = find_damage(connection)
+        if version > SCHEMA_VERSION or damage:
+            leave_wal(connection)
             self.close()
+        if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}: "
-                "run the newer Limpet that wrote it"
+                "run the newer Limpet that wrote it. Nothing was changed"
             )
-        for number in range(version, SCHEMA_VERSION):
-            with connection:
-                connection.execute(_MIGRATIONS[number])
-                connection.pragma("user_version", number + 1)
-        self._path.chmod(0o600)
+        return damage, index
+
+    def _restore(self, why: str) -> None:
+        try:
+            self.restored = restore(
+                self._path,
+                self._keys,
+                self.backups,
+                why=why,
+                migrate=_migrate,
+                tell=self._tell_restored,
+            )
+        except NothingToRestoreError as error:
+            raise WrongKeyError(str(self._path)) from error
+
+    def _tell_restored(self, connection: apsw.Connection, message: str) -> None:
+        connection.execute(
+            "INSERT INTO events (time, type, reason, kind, namespace, name, message, count)"
+            " VALUES (?, 'Warning', 'StateRestored', 'Node', '', ?, ?, 1)",
+            (now(), self._node, message),
+        )
+
+    def _migrate(self) -> None:
+        """Bring the schema up to date, with a backup before each step that changes one."""
+        version = _version(self.connection)
+        for schema in range(version + 1, SCHEMA_VERSION + 1):
+            if version:
+                try:
+                    self.backups.make_before(self.connection, self._keys[0], schema=schema)
+                except BackupError as error:
+                    self.close()
+                    raise StoreError(
+                        f"{error}; the state has schema {schema - 1}, and it is not changed without a "
+                        "backup: free some space and start again, or run the Limpet that wrote it"
+                    ) from error
+            _migrate(self.connection, schema)
+
+    def back_up(self) -> Path | None:
+        """Make a backup if anything was acknowledged since the last; return it. Raises `BackupError`.
+
+        Runs in another thread than the rest, too.
+        """
+        return self.backups.make(self._path, self._keys)
+
+    def take_changes(self) -> bool:
+        """Whether anything was acknowledged since the last time that this was asked."""
+        promised = self.connection.total_changes() - self._unpromised
+        is_changed = promised != self._backed_up
+        self._backed_up = promised
+        return is_changed
+
+    def expect_changes(self) -> None:
+        """Let `take_changes` say yes the next time: the backup that was due could not be made."""
+        self._backed_up = -1
 
     def rekey(self, keys: Sequence[bytes]) -> None:
         """Encrypt the file with the newest of these keys (newest first); the file is open again then.
@@ -182,8 +293,10 @@ class Database:
         except (apsw.Error, OSError) as error:
             raise StoreError(f"can't encrypt {self._path} anew: {error}") from error
         finally:
+            restored = self.restored
             self.close()
             self.open(keys)
+            self.restored = self.restored or restored
 
     def close(self) -> None:
         """Close the file."""
@@ -228,17 +341,22 @@ class Database:
 
     def delete_object(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object and what is known of its end; durable on return."""
-        key = (kind, namespace, name)
-        try:
-            with self.connection as connection:
-                connection.execute(
-                    "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", key
-                )
-                connection.execute(
-                    "DELETE FROM completions WHERE kind = ? AND namespace = ? AND name = ?", key
-                )
-        except apsw.Error as error:
-            raise _write_error(self._path, error) from error
+        where = " WHERE kind = ? AND namespace = ? AND name = ?"
+        statements = [f"DELETE FROM {table}{where}" for table in ("objects", "completions")]  # noqa: S608 - ours
+
+        def delete(connection: apsw.Connection) -> None:
+            for statement in statements:
+                connection.execute(statement, (kind, namespace, name))
+
+        self._change(delete)
+
+    def load_needed_digests(self) -> frozenset[str]:
+        """Return the modules that a desired object or a release in the history needs."""
+        rows = self.connection.execute(
+            "SELECT digest FROM objects WHERE digest IS NOT NULL"
+            " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
+        )
+        return frozenset(str(digest) for (digest,) in rows)
 
     def load_completions(self) -> list[Completion]:
         """Return how Jobs and Pods ended."""
@@ -281,6 +399,7 @@ class Database:
 
     def write_events(self, events: Iterable[Event]) -> None:
         """Append events and forget the oldest beyond the limit."""
+        before = self.connection.total_changes()
         self.write(
             "INSERT INTO events (time, type, reason, kind, namespace, name, message, count)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -292,6 +411,7 @@ class Database:
         self.write(
             "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [(_MAX_EVENTS,)]
         )
+        self._unpromised += self.connection.total_changes() - before
 
     def load_events(self) -> list[Event]:
         """Return the events that are kept, oldest first."""
@@ -314,18 +434,44 @@ class Database:
 
     def write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Run a statement for each row, all or none; durable on return. Raises `StoreFullError`."""
+        self._change(lambda connection: connection.executemany(statement, rows))
+
+    def _change(self, change: Callable[[apsw.Connection], object]) -> None:
         try:
-            with self.connection as connection:
-                connection.executemany(statement, rows)
+            try:
+                with self.connection as connection:
+                    change(connection)
+            except (apsw.FullError, apsw.IOError):
+                if not self._make_room():
+                    raise
+                with self.connection as connection:
+                    change(connection)
         except apsw.Error as error:
             raise _write_error(self._path, error) from error
 
 
 def _write_error(path: Path, error: apsw.Error) -> LimpetError:
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return StoreError(
+            f"the state file {path} is damaged: {error}; nothing was changed. Restart the node: it "
+            "restores the file from what can be read and the last backup"
+        )
     return StoreFullError(
         f"can't write the state file {path}: {error}; nothing was changed. "
         "Free some space on its file system, then try again"
     )
+
+
+def _migrate(connection: apsw.Connection, schema: int) -> None:
+    """Take the steps that lead to this schema, each whole or not at all."""
+    for number in range(_version(connection), schema):
+        with connection:
+            connection.execute(_MIGRATIONS[number])
+            connection.pragma("user_version", number + 1)
+
+
+def _version(connection: apsw.Connection) -> int:
+    return _int(connection.pragma("user_version"))
 
 
 def _int(value: object) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 _PLAIN_HEAD = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, 1.3
 _WIPE_BYTES = 1 << 20
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 class WrongKeyError(Exception):
@@ -47,7 +47,7 @@ def open_encrypted(path: Path, keys: Sequence[bytes]) -> tuple[apsw.Connection, 
         connection = _connect(path)
         try:
             # A key that does not fit must not be used to write anything back.
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            leave_wal(connection)
             _execute(connection, "PRAGMA cipher = 'chacha20'")
             _execute(connection, f"PRAGMA key = '{_raw(key)}'")
             _execute(connection, "SELECT count(*) FROM sqlite_schema")
@@ -73,22 +73,48 @@ def rewrite(connection: apsw.Connection, path: Path, key: bytes) -> None:
         # Nothing of the old file may be left in a write-ahead log beside the new one.
         if connection.pragma("journal_mode", "delete") != "delete":
             raise apsw.BusyError(f"{path} is open elsewhere")
-        try:
-            _execute(connection, "VACUUM INTO ?", (_uri(staged, key),))
-        except apsw.Error as error:  # SQLite's own text may repeat the URI, and so the key
-            raise type(error)(f"can't write the copy {staged}") from None
-        descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fchmod(descriptor, 0o600)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_copy(connection, staged, key)
         connection.close()
         publish(staged, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             staged.unlink()
         raise
+
+
+def write_copy(connection: apsw.Connection, copy: Path, key: bytes) -> None:
+    """Write what an open database holds to a new file under a key, durably, without unused pages.
+
+    The file is there unfinished meanwhile: it needs its name afterwards (`publish`). Raises apsw.Error,
+    OSError.
+    """
+    try:
+        _execute(connection, "VACUUM INTO ?", (_uri(copy, key),))
+    except apsw.Error as error:  # SQLite's own text may repeat the URI, and so the key
+        raise type(error)(f"can't write the copy {copy}") from None
+    descriptor = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def find_damage(connection: apsw.Connection) -> str:
+    """Return the first thing that is wrong with a database, "" when nothing is (PRAGMA quick_check).
+
+    Each page is authenticated when it is read, so one that the disk has changed does not pass.
+    """
+    try:
+        found = str(connection.execute("PRAGMA quick_check(1)").get)
+    except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
+        return str(error)
+    return "" if found == "ok" else found.splitlines()[-1]
+
+
+def leave_wal(connection: apsw.Connection) -> None:
+    """Let closing this connection change nothing: what waits in the write-ahead log stays there."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def encrypt_plain(path: Path, key: bytes) -> None:
@@ -137,7 +163,7 @@ def wipe(path: Path) -> None:
 
 def remove_database(path: Path) -> None:
     """Remove a closed database and what belongs to it."""
-    for suffix in ("", *_SIDE_FILES):
+    for suffix in ("", *SIDE_FILES):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
@@ -145,7 +171,7 @@ def set_aside(path: Path, aside: Path) -> None:
     """Rename a closed database that can't be used; an earlier one of that name goes."""
     remove_database(aside)
     path.replace(aside)
-    for suffix in _SIDE_FILES:
+    for suffix in SIDE_FILES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 

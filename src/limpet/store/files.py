@@ -35,7 +35,12 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 def publish(staged: Path, path: Path) -> None:
     """Give a finished, synced file its name, durably."""
     staged.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,42 +13,14 @@ from limpet.store import database as database_module
 from limpet.store.database import (
     _MIGRATIONS,
     SCHEMA_VERSION,
-    Completion,
     Database,
-    Event,
-    StoredObject,
     StoreError,
     StoreFullError,
     encode_body,
 )
 from limpet.store.encryption import open_encrypted
 
-KEY = b"k" * 32
-OTHER = b"o" * 32
-OBJECT = StoredObject(
-    kind="Deployment",
-    namespace="default",
-    name="a",
-    generation=1,
-    created_at=1000.5,
-    body='{"a":"\u00e9"}',
-    digest=None,
-)
-COMPLETION = Completion(
-    kind="Job",
-    namespace="default",
-    name="a",
-    generation=2,
-    reason="Error",
-    message="exited with code 3",
-    exit_code=3,
-    finished_at=2000.25,
-)
-
-
-def event(message, **changes):
-    values = {"time": 1.5, "type": "Normal", "reason": "R", "kind": "Pod", "namespace": "n"}
-    return Event(**(values | {"name": "a", "message": message} | changes))
+from .state_rows import COMPLETION, KEY, OBJECT, OTHER, event
 
 
 @pytest.fixture
@@ -186,7 +158,9 @@ def test_a_plain_file_of_an_earlier_version_is_encrypted(path):
     database.write_objects([replace(OBJECT, name="b")])
     database.close()
     assert b"Deployment" not in path.read_bytes()
-    assert os.listdir(path.parent) == ["state.db"]
+    assert sorted(os.listdir(path.parent)) == ["backups", "state.db"]
+    assert os.listdir(path.parent / "backups") == ["before-schema-2.db"]
+    assert b"Deployment" not in (path.parent / "backups" / "before-schema-2.db").read_bytes()
 
 
 def test_a_new_key_is_taken_while_the_file_is_in_use(database, path):
