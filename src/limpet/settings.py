@@ -115,6 +115,45 @@ class VolumeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """What was asked for, and its backups (docs/storage.md)."""
+
+    max_bytes: int = 64 << 20
+    """How large the state file may get. Default: 64 MiB."""
+    backups: int = 3
+    """How many backups of the state are kept, beside those from before a change of its schema."""
+    backup_minutes: float = 60.0
+    """The shortest time between two backups, for the flash's sake. Default: an hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSettings:
+    """What the node may take of the disk, and what it leaves (docs/storage.md)."""
+
+    free_bytes: int = 128 << 20
+    """The node evicts to keep so much free, at most a tenth of the disk. Default: 128 MiB."""
+    modules_bytes: int = 512 << 20
+    """Modules and compiled code that nothing needs go when all are larger. Default: 512 MiB."""
+    unused_hours: float = 168.0
+    """What nothing has needed for so long goes in any case. Default: a week."""
+    grace_minutes: float = 60.0
+    """How long a module that was uploaded waits for an app that needs it. Default: an hour."""
+    reserve_bytes: int = 4 << 20
+    """Kept aside, so that the state can be written when the disk is full. Default: 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """What the node does when the device runs out of memory (docs/storage.md)."""
+
+    free_bytes: int = 48 << 20
+    """With less available (MemAvailable) spares and idle workers are let go. Default: 48 MiB."""
+    stall_percent: float = 20.0
+    """The same with up to four times as much available, while processes wait for memory for this
+    share of the time (/proc/pressure/memory, some avg10). Default: 20."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -137,6 +176,9 @@ class Settings:
     keys: KeysSettings = field(default_factory=KeysSettings)
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    state: StateSettings = field(default_factory=StateSettings)
+    disk: DiskSettings = field(default_factory=DiskSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
 
     @property
     def key_file(self) -> Path:
@@ -157,6 +199,9 @@ _GROUPS: dict[str, type[Any]] = {
     "keys": KeysSettings,
     "volumes": VolumeSettings,
     "sandbox": SandboxSettings,
+    "state": StateSettings,
+    "disk": DiskSettings,
+    "memory": MemorySettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

@@ -21,7 +21,7 @@ from limpet.node.status import (
 )
 from limpet.plan import AppKey
 from limpet.store.encryption import KEY_BYTES
-from limpet.store.modules import MAX_MODULE_BYTES, StagedModule
+from limpet.store.modules import MAX_MODULE_BYTES
 from limpet.store.unlock import Stretching
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from limpet.node.apps import AppRuntime
     from limpet.store.database import Event, StoredObject
     from limpet.store.logs import Record
+    from limpet.store.modules import ModuleStore, StagedModule
 
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
@@ -54,16 +55,27 @@ class Upload:
 
     max_bytes = MAX_MODULE_BYTES
 
-    def __init__(self, staged: StagedModule) -> None:
-        self._staged: StagedModule | None = staged
+    def __init__(self, store: ModuleStore) -> None:
+        self._staged: StagedModule | None = None
+        self._problem: LimpetError | OSError | None = None
+        try:
+            self._staged = store.create_module()
+        except (LimpetError, OSError) as error:
+            self._problem = error  # told once the caller has sent it all: it listens then
 
     def write(self, data: bytes) -> None:
         """Take the next piece."""
         if self._staged is not None:
-            self._staged.write(data)
+            try:
+                self._staged.write(data)
+            except OSError as error:
+                self.abandon()
+                self._problem = error
 
     def finish(self, digest: str) -> None:
-        """Publish."""
+        """Publish. Raises LimpetError, OSError."""
+        if self._problem is not None:
+            raise self._problem
         staged, self._staged = self._staged, None
         if staged is not None:
             staged.finish(digest)
@@ -91,7 +103,7 @@ class Routes:
     def upload_sink(self, method: bytes, target: bytes) -> BodySink | None:
         """Return where a request's body goes when it is a module."""
         if method == b"PUT" and target.startswith(_MODULES):
-            return Upload(self._agent.store.create_module())
+            return Upload(self._agent.store)
         return None
 
     def abandon(self, sink: BodySink | None) -> None:
@@ -125,6 +137,7 @@ class Routes:
             case ("GET", "v1", "node"):
                 return _json(describe_node(self._agent))
             case ("HEAD", "v1", "modules", digest):
+                self._agent.care.disk.note_use(digest)  # the caller is about to need it
                 return Response(200 if self._agent.store.has_module(digest) else 404)
             case ("PUT", "v1", "modules", digest) if isinstance(sink, Upload):
                 sink.finish(digest)

@@ -26,6 +26,7 @@ from limpet.errors import (
 from limpet.linux.process import set_process_name
 from limpet.manifest.model import App, Ingress, PersistentVolumeClaim
 from limpet.node.apps import AppRuntime
+from limpet.node.care import Care
 from limpet.node.events import Events
 from limpet.node.keys import NodeKeys
 from limpet.node.listeners import Listeners
@@ -57,6 +58,7 @@ from limpet.store.files import make_directory
 from limpet.store.logs import LogStore
 from limpet.store.modules import ModuleStore
 from limpet.store.plain_logs import adopt_plain_logs
+from limpet.store.reserve import Reserve
 from limpet.worker.channel import Channel
 from limpet.worker.limits import Groups
 from limpet.worker.messages import (
@@ -114,7 +116,14 @@ class Agent:
             start=self._start_zygote,
         )
         directory = settings.node.data_directory
-        self.database = Database(directory / "state.db")
+        self.reserve = Reserve(directory, settings.disk.reserve_bytes)
+        self.database = Database(
+            directory / "state.db",
+            node=self.name,
+            max_bytes=settings.state.max_bytes,
+            kept_backups=settings.state.backups,
+            make_room=self.reserve.give_up,
+        )
         self.store = ModuleStore(directory)
         self.events = Events(self.database)
         self.logs = LogStore(
@@ -141,23 +150,26 @@ class Agent:
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
+        modules = Modules(self.store, self.zygotes)
         self._preparer = Preparer(
             settings,
             node_name=self.name,
             objects=self.objects,
             store=self.store,
-            modules=Modules(self.store, self.zygotes),
+            modules=modules,
             volumes=self._volumes,
             listeners=self._listeners,
             zygotes=self.zygotes,
             catalog=lambda: self._catalog,
             standing=self.standing,
             on_prepared=self._on_change,
-            record=self._record_app,
+            record=self.record_app,
         )
         self._router = RouterProcess(
             self.zygotes.default, settings, self._listeners, self._record_node
         )
+
+        self.care = Care(self, self._preparer, modules)
 
     # Life
 
@@ -167,11 +179,13 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        self.reserve.give_up()  # on a full disk the state could not even be opened
         self.keys.open()
         self.groups.open()
         self.events.load()
         self._adopt_plain_logs()
         self._load()
+        self.care.open()
         self._volumes.remove_leftovers()
         self._launcher.set_blocking(False)
         loop.add_reader(self._launcher.fileno(), self._read_launcher)
@@ -189,6 +203,7 @@ class Agent:
         sys.stdout.flush()
         flusher = loop.create_task(self._flush_forever(), name="events")
         trimmer = loop.create_task(self._trim_forever(), name="trim")
+        carer = loop.create_task(self.care.run(), name="care")
         self._replan()
         await self._stopping.wait()
         self._is_stopping = True
@@ -196,6 +211,7 @@ class Agent:
         await self._drain_all()
         flusher.cancel()
         trimmer.cancel()
+        carer.cancel()
         self.events.flush()
         self._volumes.close()
         with contextlib.suppress(LimpetError):  # a full disk: what waits is lost, the rest is not
@@ -370,7 +386,7 @@ class Agent:
                 volumes=self._volumes,
                 log=self.logs.app(stored.namespace, stored.name),
                 on_change=self._on_change,
-                record=self._record_app,
+                record=self.record_app,
                 egress=lambda app: compile_egress(app, self._catalog),
             )
             self.apps[runtime.key] = runtime
@@ -424,9 +440,9 @@ class Agent:
             if runtime is not None:
                 self._reconcile_app(runtime)
         self._schedule_wake_up()
-        asyncio.get_running_loop().call_later(_SPARE_SECONDS, self._keep_spare)
+        asyncio.get_running_loop().call_later(_SPARE_SECONDS, self.keep_spares)
 
-    def _keep_spare(self) -> None:
+    def keep_spares(self) -> None:
         """Keep a worker in reserve while some app is stopped that the next client starts.
 
         An engine that no app uses any more gives its memory back.
@@ -440,7 +456,7 @@ class Agent:
         for zygote in self.zygotes:
             plans = [plan for plan in waiting if plan.engine == zygote.name]
             zygote.keep_spare(
-                is_wanted=bool(plans) and not self._is_stopping,
+                is_wanted=bool(plans) and not self._is_stopping and not self.care.is_memory_short,
                 is_component=any(plan.is_component for plan in plans),
             )
             if zygote.name not in used:
@@ -514,11 +530,15 @@ class Agent:
 
     # Events
 
-    def _record_app(self, runtime: AppRuntime, reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
+    def record_app(self, runtime: AppRuntime, reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
         self.events.record(reason, message, of=runtime.object_key, is_warning=is_warning)
 
     def _record(self, key: ObjectKey, reason: str, message: str) -> None:
         self.events.record(reason, message, of=key, is_warning=True)
+
+    def record_node(self, reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
+        """Record an event of the node alone."""
+        self.events.record(reason, message, of=("Node", "", self.name), is_warning=is_warning)
 
     def _record_node(self, reason: str, message: str) -> None:
         """Record an event of the node, and of each app: people look there first."""

@@ -450,6 +450,39 @@ class AppRuntime:
             return None
         return self._volumes.usage(self.key.namespace, mount.source)
 
+    @property
+    def can_be_let_go(self) -> bool:
+        """Whether its workers may be stopped at any time, as the next client starts them again."""
+        plan = self.prepared.plan if self.prepared else None
+        is_wanted = self.want is Want.RUNNING and self.has_demand
+        return is_wanted and plan is not None and plan.scales_to_zero and bool(self.workers)
+
+    def let_go(self) -> None:
+        """Stop an app until its next client: what is in flight is finished."""
+        self.has_demand = False
+        self._on_change(self.key)
+
+    def count_idle_requests(self) -> int | None:
+        """Return how many requests its workers have had; None when one is busy, or has not told yet."""
+        total = 0
+        for worker in self.workers.values():
+            stats = worker.stats
+            if worker.state is not WorkerState.READY or stats is None:
+                return None
+            if stats.in_flight or stats.queued:
+                return None
+            total += stats.requests
+        return total
+
+    def memory_bytes(self) -> int:
+        """Return what the kernel charges to its workers; 0 where it does not count that."""
+        groups = {id(w.process.group): w.process.group for w in self.workers.values()}
+        total = 0
+        for group in groups.values():
+            with contextlib.suppress(OSError):  # its last process has just ended
+                total += group.usage().memory_bytes if group is not None else 0
+        return total
+
     def request_stats(self) -> None:
         """Ask every worker for its counters; they arrive a little later."""
         for worker in self.workers.values():

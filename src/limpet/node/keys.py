@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
 from limpet.store.encryption import KEY_BYTES
-from limpet.store.keyring import Keyring, keyring_path
+from limpet.store.keyring import Keyring, has_keyring
 from limpet.store.unlock import Stretching, choose_source
 
 if TYPE_CHECKING:
@@ -64,10 +64,18 @@ class NodeKeys:
         self._modules.open(self.keyring.derive("artifacts", KEY_BYTES))
 
     def _unlock(self) -> None:
-        is_first = not keyring_path(self._directory).exists()
+        is_first = not has_keyring(self._directory)
         unlock_keys = self._source.read(is_first=is_first)
         self._keyring, index = Keyring.open(self._directory, unlock_keys)
         self._source.settle(unlock_keys[index])
+
+    def take_problems(self) -> list[tuple[str, str]]:
+        """Return what people have to know of the keyring and the state, once: reasons and messages.
+
+        A restored state has written its own event (`StateRestored`).
+        """
+        found, self.keyring.problems = self.keyring.problems, []
+        return found
 
     def describe(self) -> dict[str, object]:
         """Return what people may know of the keys: never a key."""
@@ -135,5 +143,6 @@ class NodeKeys:
                 rekey(self.keyring.derive_all(purpose, KEY_BYTES))
             except LimpetError as error:
                 problems.append(f"{error}; it keeps its key until the node starts again")
+        problems += self._database.backups.rekey(self.keyring.derive_all("state", KEY_BYTES))
         self._modules.set_key(self.keyring.derive("artifacts", KEY_BYTES))
         return problems

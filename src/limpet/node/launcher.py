@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from limpet.engine import DEFAULT_ENGINE, engine_names
+from limpet.linux.memory import set_oom_score
 from limpet.linux.process import (
     become_subreaper,
     die_with_parent,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 # Started again at once; one that keeps dying within this time is started ever more slowly.
 _STABLE_SECONDS = 10.0
 _MAX_PAUSE_SECONDS = 5.0
+_OOM_SCORE = -900  # close to never: who kills the node kills every app
 # An agent that ends with one of these said why: starting it again would only say it again.
 _EXPLAINED_CODES = range(2, 8)
 
@@ -95,6 +97,7 @@ class Launcher:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         set_process_name("limpet")
+        set_oom_score(_OOM_SCORE)  # as far as this user may; agent and zygote inherit it
         keep_memory_private()
         become_subreaper()
         make_private_mounts(self._settings.node.data_directory)

@@ -107,6 +107,16 @@ class Modules:
         self._compiling.pop(name, None)
         return found
 
+    def held(self) -> dict[str, Artifact]:
+        """Return the artifacts that are open, by name."""
+        return dict(self._artifacts)
+
+    def let_go(self, name: str) -> None:
+        """Close an artifact that nothing uses any more."""
+        artifact = self._artifacts.pop(name, None)
+        if artifact is not None:
+            os.close(artifact.descriptor)
+
     async def _compile(
         self, name: str, digest: str, zygote: Zygote, options: CompileOptions
     ) -> Artifact:

@@ -339,6 +339,16 @@ def describe_node(agent: Agent) -> dict[str, object]:
         "facilities": {str(name): found for name, found in standing.facilities().items()},
         "not_enforced": dict(standing.unenforced),
         **_describe_walls(standing),
+        "conditions": [
+            {
+                "type": each.type,
+                "status": "True" if each.is_true else "False",
+                "reason": each.reason,
+                "message": each.message,
+                "since": format_time(each.since),
+            }
+            for each in agent.care.conditions.all()
+        ],
         "processes": shown,
     }
 

@@ -29,6 +29,7 @@ from limpet.store.files import make_directory, publish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _NUMBERED = re.compile(r"state-(\d{1,12})\.db")
@@ -49,7 +50,11 @@ class Backups:
     def __init__(self, directory: Path, *, kept: int) -> None:
         self._directory = directory
         self._kept = kept
-        self._busy = threading.Lock()
+        self._busy = threading.RLock()
+
+    def paused(self) -> AbstractContextManager[bool]:
+        """Wait for a backup that is being made in another thread, and keep the next one waiting."""
+        return self._busy
 
     def paths(self) -> list[Path]:
         """Return every backup, the best to restore first: newest to oldest."""

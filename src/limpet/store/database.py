@@ -37,6 +37,7 @@ ObjectKey = tuple[str, str, str]
 
 _MAX_EVENTS = 2000
 _KEPT_BACKUPS = 3
+_MAX_BYTES = 64 << 20
 _CACHE_KIB = 256
 # What leads from each schema to the next one; the first makes schema 1 of an empty file.
 _MIGRATIONS = (
@@ -130,8 +131,8 @@ class Event:
 class Database:
     """The open state file. One process, one thread.
 
-    `node` is whose event tells of a restored file. `make_room` is asked once when the disk is full;
-    when it could free something, the write is tried again.
+    `node` is whose event tells of a restored file, `max_bytes` how large it may get. `make_room` is asked
+    once when the disk is full; when it could free something, the write is tried again.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class Database:
         path: Path,
         *,
         node: str = "",
+        max_bytes: int = _MAX_BYTES,
         kept_backups: int = _KEPT_BACKUPS,
         make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self._path = path
         self._node = node
+        self._max_bytes = max_bytes
         self._make_room = make_room
         self._connection: apsw.Connection | None = None
         self._keys: Sequence[bytes] = ()
@@ -191,6 +194,8 @@ class Database:
         self.connection.pragma("journal_mode", "wal")
         self.connection.pragma("synchronous", "full")
         self.connection.pragma("cache_size", -_CACHE_KIB)
+        pages = self._max_bytes // _int(self.connection.pragma("page_size"))
+        self.connection.pragma("max_page_count", pages)
         self._migrate()
         self._path.chmod(0o600)
         self._unpromised = 0
@@ -288,15 +293,14 @@ class Database:
 
         Raises `StoreError`; the file keeps its key then, and the next `open` tries again.
         """
-        try:
-            rewrite(self.connection, self._path, keys[0])
-        except (apsw.Error, OSError) as error:
-            raise StoreError(f"can't encrypt {self._path} anew: {error}") from error
-        finally:
-            restored = self.restored
-            self.close()
-            self.open(keys)
-            self.restored = self.restored or restored
+        with self.backups.paused():
+            try:
+                rewrite(self.connection, self._path, keys[0])
+            except (apsw.Error, OSError) as error:
+                raise StoreError(f"can't encrypt {self._path} anew: {error}") from error
+            finally:
+                self.close()
+                self.open(keys)
 
     def close(self) -> None:
         """Close the file."""
@@ -458,7 +462,8 @@ def _write_error(path: Path, error: apsw.Error) -> LimpetError:
         )
     return StoreFullError(
         f"can't write the state file {path}: {error}; nothing was changed. "
-        "Free some space on its file system, then try again"
+        "Free some space on its file system (or raise state.max_bytes, if it is that large), then "
+        "try again"
     )
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from limpet.engine.protocol import ModuleInfo
@@ -21,12 +22,14 @@ from limpet.errors import InvalidInputError
 from limpet.store.files import make_directory, publish, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # Version 13 of the component model's layer; a core module says 1 of layer 0.
 _COMPONENT_VERSION = b"\x0d\0\1\0"
 MAX_MODULE_BYTES = 256 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_FILE = re.compile(r"[0-9a-f]{64}(\.wasm|-.*\.cwasm)")
 _CHUNK = 1 << 20
 
 
@@ -34,6 +37,26 @@ class DigestError(InvalidInputError):
     """Bytes that are not what their digest says, or a digest that is none."""
 
     reason = "DigestMismatch"
+
+
+class FileKind(StrEnum):
+    """What a file of the store is."""
+
+    MODULE = "module"
+    ARTIFACT = "artifact"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the store; `name` is an artifact's, `digest` its module's. `size_bytes` is on the disk."""
+
+    kind: FileKind
+    path: Path
+    name: str
+    digest: str
+    size_bytes: int
+    changed_at: int
 
 
 @dataclass(slots=True)
@@ -52,6 +75,8 @@ class ModuleStore:
         self._modules = directory / "modules"
         self._artifacts = directory / "artifacts"
         self._key = b""
+        self.admit: Callable[[], None] = lambda: None
+        """Asked before a module is begun; raises LimpetError when there is no room."""
 
     def open(self, key: bytes) -> None:
         """Make the folders and remove what an interrupted write left; `key` (32 bytes) seals artifacts."""
@@ -94,7 +119,8 @@ class ModuleStore:
         self._module_path(digest).unlink(missing_ok=True)
 
     def create_module(self) -> StagedModule:
-        """Begin to write a module whose digest is checked at the end."""
+        """Begin to write a module whose digest is checked at the end. Raises LimpetError, OSError."""
+        self.admit()
         return StagedModule(self)
 
     def open_artifact(self, name: str) -> Artifact | None:
@@ -149,6 +175,30 @@ class ModuleStore:
         """Remove an artifact, which can be compiled again."""
         (self._artifacts / name).unlink(missing_ok=True)
         (self._artifacts / f"{name}.json").unlink(missing_ok=True)
+
+    def files(self) -> Iterator[StoredFile]:
+        """Give every file of the store that is the node's: modules, artifacts, and what is unfinished."""
+        for kind, folder in (
+            (FileKind.MODULE, self._modules),
+            (FileKind.ARTIFACT, self._artifacts),
+        ):
+            for entry in os.scandir(folder):
+                is_partial = entry.name.startswith(".") and entry.name.endswith(".part")
+                digest = entry.name[:64]
+                if not is_partial and not _FILE.fullmatch(entry.name):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # it was finished or given up a moment ago
+                yield StoredFile(
+                    FileKind.PARTIAL if is_partial else kind,
+                    folder / entry.name,
+                    entry.name,
+                    "" if is_partial else f"sha256:{digest}",
+                    status.st_blocks * 512,
+                    status.st_mtime_ns,
+                )
 
     def _module_path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from limpet.engine.protocol import CompileOptions, ModuleError
 from limpet.errors import LimpetError
 from limpet.linux.landlock import Access
+from limpet.linux.memory import set_oom_score
 from limpet.linux.process import set_process_name
 from limpet.worker.app import AppWorker
 from limpet.worker.config import (
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 
 _MAX_EXIT_CODE = 255
 _ORPHAN_SECONDS = 5.0
+# How readily the kernel kills a process when memory runs out (proc(5), oom_score_adj): what is done again
+# first, then apps, long before the node. Behind its walls a process has no /proc to change it in.
+_OOM_SCORES = {"compile": 800, "fetch": 800, "router": 100}
+_APP_OOM_SCORE = 500
 _INTERNAL_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -59,6 +64,7 @@ def run_child(
     code = _INTERNAL_FAILURE
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_oom_score(_OOM_SCORES.get(spawn.role, _APP_OOM_SCORE))
         code = _run_role(spawn, channel, engine, rehearsal, Sandbox(walls, spawn.uid))
     except BrokenPipeError:
         code = 1  # the agent has gone, and nobody else waits for what this was to say

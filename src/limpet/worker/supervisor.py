@@ -242,6 +242,11 @@ class Zygote:
         group = shared or self.groups.make("app", limits)
         return self._spawn_worker("app", group, on_message, on_exit, is_component=is_component)
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether a worker waits for the next cold start."""
+        return self._spare is not None
+
     def keep_spare(self, *, is_wanted: bool, is_component: bool = False) -> None:
         """Have a worker wait for the next cold start, one that can take a component, or none."""
         spare = self._spare

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limpet.store import files as files_module
 from limpet.store.encryption import open_encrypted
-from limpet.store.keyring import Keyring, KeyringError, LockedError, hkdf, keyring_path
+from limpet.store.keyring import Keyring, KeyringError, LockedError, copy_path, hkdf, keyring_path
 
 FIRST = bytes(range(32))
 SECOND = bytes(reversed(range(32)))
@@ -74,7 +74,7 @@ def test_the_first_start_makes_a_key_that_stays(tmp_path):
     again, _ = opened(tmp_path, FIRST)
     assert again.derive("state", 32) == keyring.derive("state", 32)
     assert stat.S_IMODE(keyring_path(tmp_path).stat().st_mode) == 0o600
-    assert os.listdir(tmp_path) == ["keyring.db"]
+    assert sorted(os.listdir(tmp_path)) == ["keyring.db", "keyring.db.copy"]
 
 
 def test_no_two_nodes_have_the_same_key(tmp_path):
@@ -107,17 +107,89 @@ def test_a_wrong_unlock_key_changes_nothing(tmp_path):
         opened(tmp_path, SECOND)
     assert caught.value.exit_code == 2
     assert keyring_path(tmp_path).read_bytes() == before
-    assert os.listdir(tmp_path) == ["keyring.db"]
+    assert sorted(os.listdir(tmp_path)) == ["keyring.db", "keyring.db.copy"]
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("at", [0, 20, 200, 5000])
 def test_a_damaged_file_is_no_keyring(tmp_path, at):
     opened(tmp_path, FIRST)
-    data = bytearray(keyring_path(tmp_path).read_bytes())
-    data[at] ^= 1
-    keyring_path(tmp_path).write_bytes(data)
+    for path in (keyring_path(tmp_path), copy_path(tmp_path)):
+        flip(path, at)
     with pytest.raises((LockedError, KeyringError), match=r"keyring\.db"):
         opened(tmp_path, FIRST)
+    assert sorted(os.listdir(tmp_path)) == ["keyring.db", "keyring.db.copy"]
+
+
+@pytest.mark.parametrize("how", [0, 20, 200, 5000, "missing", "empty", "cut"])
+def test_a_damaged_keyring_is_restored_from_its_copy(tmp_path, how):
+    keyring, _ = opened(tmp_path, FIRST)
+    keyring.rotate(SECOND)
+    path = keyring_path(tmp_path)
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        flip(path, how)
+    damaged = path.read_bytes() if path.exists() else None
+    again, _ = opened(tmp_path, SECOND)
+    assert again.derive_all("state", 32) == keyring.derive_all("state", 32)
+    ((reason, message),) = again.problems
+    assert reason == "KeyringRestored"
+    assert "2 generations" in message
+    if damaged is not None:
+        assert (tmp_path / "keyring.db.damaged-1").read_bytes() == damaged
+    assert opened(tmp_path, SECOND)[0].problems == []
+
+
+@pytest.mark.parametrize("how", [0, 5000, "missing", "empty"])
+def test_a_damaged_copy_is_made_anew(tmp_path, how):
+    keyring, _ = opened(tmp_path, FIRST)
+    copy = copy_path(tmp_path)
+    if how == "missing":
+        copy.unlink()
+    elif how == "empty":
+        copy.write_bytes(b"")
+    else:
+        flip(copy, how)
+    assert opened(tmp_path, FIRST)[0].problems == []
+    keyring_path(tmp_path).unlink()
+    again, _ = opened(tmp_path, FIRST)
+    assert again.derive("state", 32) == keyring.derive("state", 32)
+
+
+def test_an_older_unlock_key_brings_no_older_keyring_back(tmp_path, monkeypatch):
+    """A kill in the middle of a rotation leaves no copy that the old key opens."""
+    keyring, _ = opened(tmp_path, FIRST)
+    monkeypatch.setattr(keyring, "write_copy", lambda: None)
+    keyring.rotate(SECOND)
+    with pytest.raises(LockedError):
+        opened(tmp_path, FIRST)
+    assert opened(tmp_path, SECOND)[0].generation == 2
+
+
+def test_a_copy_that_can_not_be_written_is_told_and_keeps_nobody_from_working(
+    tmp_path, monkeypatch
+):
+    opened(tmp_path, FIRST)
+    copy_path(tmp_path).unlink()
+
+    def fail(_descriptor):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(files_module.os, "fsync", fail)
+    keyring, _ = opened(tmp_path, FIRST)
+    ((reason, message),) = keyring.problems
+    assert reason == "KeyringNotCopied"
+    assert "the disk is full" in message
 
 
 def test_rotating_keeps_the_older_generations(tmp_path):
@@ -159,7 +231,7 @@ def test_a_rotation_that_fails_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert (keyring.generation, keyring.derive("state", 32)) == (1, old)
     assert opened(tmp_path, FIRST)[0].derive("state", 32) == old
-    assert os.listdir(tmp_path) == ["keyring.db"]
+    assert sorted(os.listdir(tmp_path)) == ["keyring.db", "keyring.db.copy"]
 
 
 def test_no_new_key_is_made_beside_data_of_a_lost_one(tmp_path):
@@ -175,7 +247,7 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     (tmp_path / ".keyring.db.123.part").write_bytes(b"x")
     (tmp_path / ".keyring.db.123.part-journal").write_bytes(b"x")
     opened(tmp_path, FIRST)
-    assert os.listdir(tmp_path) == ["keyring.db"]
+    assert sorted(os.listdir(tmp_path)) == ["keyring.db", "keyring.db.copy"]
 
 
 def test_openssl_is_not_needed(tmp_path):
@@ -226,5 +298,5 @@ def test_a_kill_at_any_moment_leaves_a_keyring_that_opens(tmp_path):
         keyring, _ = opened(tmp_path, FIRST, SECOND)
         assert keyring.derive("volume/default/a/1", 64, generation=1) == first
         generations.add(keyring.generation)
-        assert os.listdir(tmp_path) == ["keyring.db"]
+        assert sorted(os.listdir(tmp_path)) == ["keyring.db", "keyring.db.copy"]
     assert len(generations) > 5

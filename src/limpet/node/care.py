@@ -1,0 +1,115 @@
+"""What the node does for its own health, now and then: backups of the state, room on disk and in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from limpet.errors import LimpetError
+from limpet.node.conditions import Conditions
+from limpet.node.disk import DiskKeeper
+from limpet.node.memory import MemoryKeeper
+from limpet.store.backups import BackupError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from limpet.node.agent import Agent
+    from limpet.node.modules import Modules
+    from limpet.node.preparing import Preparer
+
+_LOOK_SECONDS = 5.0
+
+
+class Care:
+    """Looks every few seconds. `conditions` is what it has found."""
+
+    def __init__(self, agent: Agent, preparer: Preparer, modules: Modules) -> None:
+        self.conditions = Conditions()
+        self._agent = agent
+        self._backed_up_at: float | None = None
+        self.disk = DiskKeeper(
+            agent.settings.node.data_directory,
+            agent.settings.disk,
+            store=agent.store,
+            backups=agent.database.backups,
+            reserve=agent.reserve,
+            uses=_Uses(agent, preparer, modules),
+            conditions=self.conditions,
+            record=agent.record_node,
+        )
+        self.memory = MemoryKeeper(
+            agent.settings.memory,
+            apps=agent.apps.values,
+            spares=lambda: sum(zygote.has_spare for zygote in agent.zygotes),
+            drop_spares=agent.keep_spares,
+            conditions=self.conditions,
+            record=agent.record_node,
+            record_app=agent.record_app,
+        )
+
+    def open(self) -> None:
+        """Tell what was found when the node's files were opened; guard what is stored from now on."""
+        for reason, message in self._agent.keys.take_problems():
+            self._agent.record_node(reason, message, is_warning=True)
+        self._agent.store.admit = self.disk.admit
+
+    @property
+    def is_memory_short(self) -> bool:
+        """Whether nothing is to be kept in reserve."""
+        return self.memory.is_under_pressure
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            for look in (self.disk.look, self.memory.look):
+                # A full disk, a file that others took away: the next look finds out more.
+                with contextlib.suppress(LimpetError, OSError):
+                    look()
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self._back_up()
+
+    async def _back_up(self) -> None:
+        """Back the state up when something was acknowledged and the last backup is old enough."""
+        now, pause = time.monotonic(), self._agent.settings.state.backup_minutes * 60
+        is_early = self._backed_up_at is not None and now - self._backed_up_at < pause
+        if is_early or not self._agent.database.take_changes():
+            return
+        try:
+            made = await asyncio.to_thread(self._agent.database.back_up)
+        except BackupError as error:
+            self._agent.database.expect_changes()
+            self._backed_up_at = now
+            self._agent.record_node(
+                "BackupFailed",
+                f"{error}; the next try is in {pause / 60:.0f} minutes",
+                is_warning=True,
+            )
+        else:
+            if made is not None:
+                self._backed_up_at = now
+
+
+class _Uses:
+    """Who needs what of the store, as the agent knows it (`limpet.node.disk.Uses`)."""
+
+    def __init__(self, agent: Agent, preparer: Preparer, modules: Modules) -> None:
+        self._agent = agent
+        self._preparer = preparer
+        self._modules = modules
+
+    def needed_digests(self) -> Collection[str]:
+        return self._agent.database.load_needed_digests()
+
+    def open_code(self) -> Collection[str]:
+        held = self._modules.held()
+        if self._preparer.is_busy:
+            return held  # some of it may be on its way to an app
+        prepared = [r.prepared.artifact for r in self._agent.apps.values() if r.prepared]
+        used = {artifact.descriptor for artifact in prepared}
+        return {name for name, artifact in held.items() if artifact.descriptor in used}
+
+    def let_go(self, name: str) -> None:
+        self._modules.let_go(name)
