@@ -57,25 +57,21 @@ class Upload:
 
     def __init__(self, store: ModuleStore) -> None:
         self._staged: StagedModule | None = None
-        self._problem: LimpetError | OSError | None = None
+        self._refusal: LimpetError | None = None
         try:
             self._staged = store.create_module()
-        except (LimpetError, OSError) as error:
-            self._problem = error  # told once the caller has sent it all: it listens then
+        except LimpetError as error:
+            self._refusal = error  # told once the caller has sent it all: it listens then
 
     def write(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Take the next piece. Raises OSError."""
         if self._staged is not None:
-            try:
-                self._staged.write(data)
-            except OSError as error:
-                self.abandon()
-                self._problem = error
+            self._staged.write(data)
 
     def finish(self, digest: str) -> None:
         """Publish. Raises LimpetError, OSError."""
-        if self._problem is not None:
-            raise self._problem
+        if self._refusal is not None:
+            raise self._refusal
         staged, self._staged = self._staged, None
         if staged is not None:
             staged.finish(digest)

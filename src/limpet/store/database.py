@@ -7,6 +7,7 @@ are history rather than promises: they are written in batches, to spare the flas
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from limpet.errors import LimpetError, TemporaryError, UnavailableError
+from limpet.linux.allocation import allocate_beyond_end
 from limpet.store.backups import BackupError, Backups
 from limpet.store.encryption import (
     WrongKeyError,
@@ -39,6 +41,7 @@ _MAX_EVENTS = 2000
 _KEPT_BACKUPS = 3
 _MAX_BYTES = 64 << 20
 _CACHE_KIB = 256
+_LOG_BYTES = 512 << 10
 # What leads from each schema to the next one; the first makes schema 1 of an empty file.
 _MIGRATIONS = (
     """
@@ -198,8 +201,18 @@ class Database:
         self.connection.pragma("max_page_count", pages)
         self._migrate()
         self._path.chmod(0o600)
+        self._allocate_log()
         self._unpromised = 0
         self._backed_up = -1  # who knows what was written before
+
+    def _allocate_log(self) -> None:
+        """Give the write-ahead log the blocks for some changes, so that a full disk has room for them."""
+        path = self._path.with_name(f"{self._path.name}-wal")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            allocate_beyond_end(descriptor, _LOG_BYTES)  # else the reserve has to do
+        finally:
+            os.close(descriptor)
 
     def _connect(self) -> tuple[str, int]:
         """Open the file; return what is wrong with it, and which key it has.
@@ -411,9 +424,12 @@ class Database:
                 (e.time, e.type, e.reason, e.kind, e.namespace, e.name, e.message, e.count)
                 for e in events
             ],
+            is_promise=False,
         )
         self.write(
-            "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [(_MAX_EVENTS,)]
+            "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?",
+            [(_MAX_EVENTS,)],
+            is_promise=False,
         )
         self._unpromised += self.connection.total_changes() - before
 
@@ -436,22 +452,49 @@ class Database:
             for when, kind_of_event, reason, kind, namespace, name, message, count in rows
         ]
 
-    def write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Run a statement for each row, all or none; durable on return. Raises `StoreFullError`."""
-        self._change(lambda connection: connection.executemany(statement, rows))
+    def write(
+        self, statement: str, rows: Sequence[tuple[object, ...]], *, is_promise: bool = True
+    ) -> None:
+        """Run a statement for each row, all or none; durable on return. Raises `StoreFullError`.
 
-    def _change(self, change: Callable[[apsw.Connection], object]) -> None:
+        On a full disk the reserve is there for promises, not for history.
+        """
+        self._change(
+            lambda connection: connection.executemany(statement, rows), is_promise=is_promise
+        )
+
+    def _change(
+        self, change: Callable[[apsw.Connection], object], *, is_promise: bool = True
+    ) -> None:
+        """Change the state, all or nothing, on a full disk as well where that can be done."""
         try:
-            try:
-                with self.connection as connection:
-                    change(connection)
-            except (apsw.FullError, apsw.IOError):
-                if not self._make_room():
-                    raise
-                with self.connection as connection:
-                    change(connection)
+            if self._try(change) or (self._begin_log_anew() and self._try(change)):
+                return
+            if is_promise:
+                self._make_room()
+            _transact(self.connection, change)
+            self._begin_log_anew()  # while there is room to move it
         except apsw.Error as error:
             raise _write_error(self._path, error) from error
+
+    def _try(self, change: Callable[[apsw.Connection], object]) -> bool:
+        """Whether there was room for a change."""
+        try:
+            _transact(self.connection, change)
+        except (apsw.FullError, apsw.IOError):
+            return False
+        return True
+
+    def _begin_log_anew(self) -> bool:
+        """Move what waits in the write-ahead log to the file: the log is written over from its beginning.
+
+        That takes no new blocks where the file has been as large before. Returns whether it worked.
+        """
+        try:
+            busy = self.connection.execute("PRAGMA wal_checkpoint(RESTART)").get
+        except (apsw.FullError, apsw.IOError, apsw.BusyError):
+            return False
+        return isinstance(busy, tuple) and busy[0] == 0
 
 
 def _write_error(path: Path, error: apsw.Error) -> LimpetError:
@@ -465,6 +508,18 @@ def _write_error(path: Path, error: apsw.Error) -> LimpetError:
         "Free some space on its file system (or raise state.max_bytes, if it is that large), then "
         "try again"
     )
+
+
+def _transact(connection: apsw.Connection, change: Callable[[apsw.Connection], object]) -> None:
+    """Do all of a change or nothing. On a full disk SQLite has rolled back already, which apsw minds."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        change(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _migrate(connection: apsw.Connection, schema: int) -> None:
