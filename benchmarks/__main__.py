@@ -16,10 +16,12 @@ from benchmarks import (
     engines,
     fixed_rate,
     help_time,
+    many_apps,
     memory,
     shares,
     throughput,
     walls,
+    writes,
 )
 from benchmarks.lab import FULL, QUICK, ROOT, MissingToolError, describe_machine, fail, open_lab
 from benchmarks.report import Result, Table, Target, render, write_into
@@ -37,10 +39,15 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "walls": walls,
     "help": help_time,
     "engines": engines,
+    "writes": writes,
+    "many-apps": many_apps,
 }
 _PAGES = {
-    ROOT / "docs" / "performance.md": [name for name in MEASUREMENTS if name != "engines"],
+    ROOT / "docs" / "performance.md": [
+        name for name in MEASUREMENTS if name not in ("engines", "writes", "many-apps")
+    ],
     ROOT / "docs" / "engines.md": ["engines"],
+    ROOT / "docs" / "storage.md": ["writes", "many-apps"],
 }
 
 

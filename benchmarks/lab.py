@@ -46,6 +46,10 @@ class Bounds:
     """Further apps where engines' memory is compared."""
     compiled_examples: tuple[str, ...] = ("hello", "socket-server", "quickjs")
     """Examples that each engine compiles."""
+    writing_seconds: float = 600.0
+    """How long what is written is counted, of each kind."""
+    many_apps: tuple[int, ...] = (100, 500, 1000)
+    """Apps that are deployed and scaled to zero."""
 
 
 FULL = Bounds()
@@ -60,6 +64,8 @@ QUICK = Bounds(
     engine_starts=10,
     engine_apps=3,
     compiled_examples=("hello", "socket-server"),
+    writing_seconds=60.0,
+    many_apps=(20, 50),
 )
 
 
