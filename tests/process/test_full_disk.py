@@ -154,4 +154,3 @@ def test_what_nothing_needs_is_evicted_and_what_a_release_needs_is_not(
     node.apply(http_app("goes", "status_only"))  # the client uploads it again
     node.wait_ready("goes")
     node.stop()
-

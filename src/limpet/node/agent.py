@@ -256,7 +256,7 @@ class Agent:
     async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            for flush in (self.events.flush, self.logs.flush):
+            for flush in (self.events.flush_when_due, self.logs.flush):
                 # A full disk: they stay in memory and are tried again.
                 with contextlib.suppress(LimpetError):
                     flush()

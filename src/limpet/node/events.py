@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _KEPT = 1000
 _FOLD_SECONDS = 600.0
+# Good news may wait this long, for the flash's sake: a write of one event costs some 20 KB.
+_PATIENCE_SECONDS = 60.0
 
 
 class Events:
@@ -29,6 +31,8 @@ class Events:
         self._by_object: dict[tuple[str, str, str], deque[tuple[int, Event]]] = {}
         self._kept = 0
         self._unwritten: deque[Event] = deque(maxlen=_KEPT)
+        self._waits_since: float | None = None  # monotonic
+        self._is_urgent = False
 
     def load(self) -> None:
         """Read what earlier runs of the node wrote."""
@@ -57,6 +61,9 @@ class Events:
             self._kept -= 1
         self._keep(event)
         self._unwritten.append(event)
+        self._is_urgent |= is_warning
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
 
     def _keep(self, event: Event) -> None:
         """Remember an event, and forget one when there are too many.
@@ -78,6 +85,14 @@ class Events:
         if self._unwritten:
             self._database.write_events(self._unwritten)
             self._unwritten.clear()
+            self._waits_since = None
+            self._is_urgent = False
+
+    def flush_when_due(self) -> None:
+        """Write what is new if a warning is among it, or something has waited long. As `flush`."""
+        since = self._waits_since
+        if self._is_urgent or (since is not None and time.monotonic() - since > _PATIENCE_SECONDS):
+            self.flush()
 
     def select(self, *, namespace: str | None, name: str | None, limit: int) -> Sequence[Event]:
         """Return the newest `limit` matching events, oldest first."""

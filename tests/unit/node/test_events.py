@@ -14,6 +14,9 @@ class Clock:
     def time(self):
         return self.now
 
+    def monotonic(self):
+        return self.now
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -102,6 +105,25 @@ def test_history_survives_a_restart(events, database):
     again.load()
     assert all_of(again) == all_of(events)
     assert [event.message for event in all_of(again)] == ["0", "1", "2"]
+
+
+def test_good_news_may_wait_and_warnings_do_not(events, database, clock):
+    events.flush_when_due()
+    events.record("Started", "first", of=APP)
+    clock.now += 60
+    events.record("Started", "second", of=APP)
+    events.flush_when_due()
+    assert database.load_events() == []
+    clock.now += 1
+    events.flush_when_due()
+    assert [event.message for event in database.load_events()] == ["first", "second"]
+    events.record("Started", "third", of=APP)
+    events.record("Signal", "fourth", of=APP, is_warning=True)
+    events.flush_when_due()
+    assert len(database.load_events()) == 4
+    events.record("Started", "fifth", of=APP)
+    events.flush_when_due()
+    assert len(database.load_events()) == 4
 
 
 def test_only_so_many_are_kept(events, database):
