@@ -55,6 +55,10 @@ class NodeSettings:
     """The node's name in events and guests' `spec.nodeName`. Default: the host's name."""
     resync_seconds: float = 10.0
     """How often desired and observed state are compared when nothing happens."""
+    manifests: str = ""
+    """A folder of manifests that are applied as they change (docs/gitops.md). Default: none."""
+    manifests_rescan_seconds: float = 60.0
+    """How often that folder is looked at when nothing is heard of a change."""
     backoff_seconds: float = 10.0
     """The first pause before a failed worker starts again; it doubles up to 300 seconds."""
 
@@ -137,6 +141,11 @@ class Settings:
     keys: KeysSettings = field(default_factory=KeysSettings)
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+
+    @property
+    def manifests_folder(self) -> Path | None:
+        """The folder of `node.manifests`; None without one."""
+        return Path(self.node.manifests).expanduser().absolute() if self.node.manifests else None
 
     @property
     def key_file(self) -> Path:

@@ -77,9 +77,10 @@ class Client:
             "list[ObjectInfo]", parse_items(self._call("GET", _target("/v1/objects", query)))
         )
 
-    def delete_object(self, *, kind: str, namespace: str, name: str) -> None:
-        """Delete one object; `NotFoundError` when it is absent."""
-        self._call("DELETE", f"/v1/objects/{_segment(kind)}/{_segment(namespace)}/{_segment(name)}")
+    def delete_object(self, *, kind: str, namespace: str, name: str) -> list[str]:
+        """Delete one object; `NotFoundError` when it is absent. Returns the node's warnings."""
+        path = f"/v1/objects/{_segment(kind)}/{_segment(namespace)}/{_segment(name)}"
+        return [str(text) for text in self._call("DELETE", path).get("warnings") or ()]
 
     def apps(self, *, namespace: str | None = None) -> list[AppStatus]:
         """Every app's status, of one namespace or of all."""

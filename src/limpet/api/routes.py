@@ -134,8 +134,9 @@ class Routes:
             case ("GET", "v1", "objects"):
                 return self._objects(query)
             case ("DELETE", "v1", "objects", kind, namespace, name):
+                warnings = self._agent.manifests.warn_by_hand((kind, namespace, name))
                 self._agent.delete((kind, namespace, name))
-                return _json({"deleted": True})
+                return _json({"deleted": True, "warnings": warnings})
             case ("GET", "v1", "apps"):
                 return await self._apps(query)
             case ("GET", "v1", "apps", namespace, name):
@@ -176,13 +177,17 @@ class Routes:
 
     def _objects(self, query: Mapping[str, str]) -> Response:
         items = [
-            _object(stored) | self._claim_usage(stored)
+            _object(stored) | self._origin(stored) | self._claim_usage(stored)
             for stored in self._agent.objects.stored.values()
             if query.get("kind") in (None, stored.kind)
             and query.get("namespace") in (None, stored.namespace)
             and query.get("name") in (None, stored.name)
         ]
         return _json({"items": items})
+
+    def _origin(self, stored: StoredObject) -> dict[str, object]:
+        key = (stored.kind, stored.namespace, stored.name)
+        return {"managed_by": self._agent.manifests.file_of(key)}
 
     def _claim_usage(self, stored: StoredObject) -> dict[str, object]:
         """Return how full a volume is, for claims alone."""
@@ -210,6 +215,7 @@ class Routes:
                 engine=self._agent.engine_of(runtime),
                 meter=self._meter,
                 standing=self._agent.standing(),
+                managed_by=self._agent.manifests.file_of(runtime.object_key),
             )
             for runtime in runtimes
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from limpet.store.encryption import (
 from limpet.store.files import make_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 # Kind, namespace and name.
@@ -61,6 +62,7 @@ CREATE TABLE releases (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE manifest_files (
     path TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    mark TEXT NOT NULL,
     PRIMARY KEY (kind, namespace, name)
 ) STRICT, WITHOUT ROWID;
 """,
@@ -196,6 +198,18 @@ class Database:
         """The open file."""
         assert self._connection is not None, "open() comes first"
         return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do everything inside or nothing; durable when the outermost one ends.
+
+        Raises `StoreFullError`.
+        """
+        try:
+            with self.connection:
+                yield
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
 
     def load_objects(self) -> list[StoredObject]:
         """Return every object, oldest first."""

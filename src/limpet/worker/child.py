@@ -2,9 +2,9 @@
 
 Roles: `app` runs one app; `spare` is an `app` that goes through the motions of a first request while it
 waits: what that touches becomes its own copy of the zygote's memory, which is most of what a cold start
-would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `router` is the
-ingress. Each raises its walls (`limpet.worker.sandbox`) around the moment when it is assigned its work: a
-configuration and the role's own descriptors.
+would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `manifests` makes
+objects of YAML, `router` is the ingress. Each raises its walls (`limpet.worker.sandbox`) around the moment
+when it is assigned its work: a configuration and the role's own descriptors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from limpet.worker.app import AppWorker
 from limpet.worker.config import (
     CompileConfig,
     FetchConfig,
+    ManifestsConfig,
     RouterConfig,
     WorkerConfig,
     read_config,
@@ -82,6 +83,8 @@ def _run_role(
 
         equipment = equip()
         grants = [(directory, Access.READ) for directory in equipment.directories]
+    elif name == "manifests":
+        from limpet.worker.manifests import parse_manifests
     elif name == "router":
         from limpet.ingress.router import allow_descriptors, run_router
 
@@ -108,6 +111,8 @@ def _run_role(
         return _compile(channel, read_config(config, CompileConfig), descriptors, engine)
     if name == "fetch":
         return fetch_module(channel, read_config(config, FetchConfig), descriptors[0], equipment)
+    if name == "manifests":
+        return parse_manifests(read_config(config, ManifestsConfig), descriptors)
     return run_router(channel, read_config(config, RouterConfig), descriptors)
 
 
