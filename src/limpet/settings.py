@@ -119,6 +119,14 @@ class VolumeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BundleSettings:
+    """Bundles (docs/bundles.md)."""
+
+    keys: str = ""
+    """Whose bundles are trusted: PEM files of public keys, separated by commas. Default: nobody's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -141,6 +149,7 @@ class Settings:
     keys: KeysSettings = field(default_factory=KeysSettings)
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    bundles: BundleSettings = field(default_factory=BundleSettings)
 
     @property
     def manifests_folder(self) -> Path | None:
@@ -166,6 +175,7 @@ _GROUPS: dict[str, type[Any]] = {
     "keys": KeysSettings,
     "volumes": VolumeSettings,
     "sandbox": SandboxSettings,
+    "bundles": BundleSettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

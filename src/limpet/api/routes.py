@@ -6,12 +6,14 @@ import asyncio
 import json
 import time
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from limpet.api import transfers
+from limpet.api.streaming import LogStreamResponse
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
+from limpet.node.bundles import CompiledUpload
 from limpet.node.status import (
     UsageMeter,
     describe_app,
@@ -36,17 +38,10 @@ if TYPE_CHECKING:
 
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
+_COMPILED = b"/v1/compiled/"
 _KEY_CALLS = (("GET",), ("POST", "rotate"))
 _FOLLOW_QUEUE = 10_000
 _FOLLOW_CHECK_SECONDS = 0.25
-
-
-@dataclass(slots=True)
-class LogStreamResponse:
-    """A body that comes piece by piece."""
-
-    content_type: bytes
-    chunks: AsyncGenerator[bytes, None]
 
 
 class Upload:
@@ -92,11 +87,13 @@ class Routes:
         """Return where a request's body goes when it is a module."""
         if method == b"PUT" and target.startswith(_MODULES):
             return Upload(self._agent.store.create_module())
+        if method == b"PUT" and target.startswith(_COMPILED):
+            return self._agent.bundles.stage(target[len(_COMPILED) :].decode("ascii", "replace"))
         return None
 
     def abandon(self, sink: BodySink | None) -> None:
         """Forget an upload whose caller went away."""
-        if isinstance(sink, Upload):
+        if isinstance(sink, Upload | CompiledUpload):
             sink.abandon()
 
     async def answer(self, request: Request, sink: BodySink | None) -> Response | LogStreamResponse:
@@ -124,11 +121,8 @@ class Routes:
         match (method, *parts):
             case ("GET", "v1", "node"):
                 return _json(describe_node(self._agent))
-            case ("HEAD", "v1", "modules", digest):
-                return Response(200 if self._agent.store.has_module(digest) else 404)
-            case ("PUT", "v1", "modules", digest) if isinstance(sink, Upload):
-                sink.finish(digest)
-                return _json({"digest": digest}, status=201)
+            case (_, "v1", "modules" | "compiled" | "bundles", *_):
+                return await self._transfer(request, sink, (method, *parts[1:]), query)
             case ("POST", "v1", "apply"):
                 return self._apply(request.body)
             case ("GET", "v1", "objects"):
@@ -147,7 +141,34 @@ class Routes:
                 return self._events(query)
             case (_, "v1", "keys", *rest) if (method, *rest) in _KEY_CALLS:
                 return self._keys(method, request.body)
-        raise NotFoundError(f"the API has no {method} {request.path.decode('utf-8', 'replace')}")
+        raise _no_such_call(request)
+
+    async def _transfer(
+        self,
+        request: Request,
+        sink: BodySink | None,
+        call: tuple[str, ...],
+        query: Mapping[str, str],
+    ) -> Response | LogStreamResponse:
+        """The calls about modules, compiled code and bundles."""
+        match call:
+            case ("HEAD", "modules", digest):
+                return Response(200 if self._agent.store.has_module(digest) else 404)
+            case ("PUT", "modules", digest) if isinstance(sink, Upload):
+                sink.finish(digest)
+                return _json({"digest": digest}, status=201)
+            case ("GET", "modules", digest):
+                return transfers.send_module(self._agent, digest)
+            case ("POST", "modules", digest, "compile"):
+                return _json(await transfers.compile_module(self._agent, digest, query))
+            case ("GET", "compiled", name):
+                return transfers.send_compiled(self._agent, name)
+            case ("PUT", "compiled", digest) if isinstance(sink, CompiledUpload):
+                sink.finish()
+                return _json({"digest": digest}, status=201)
+            case ("POST", "bundles"):
+                return _json(await transfers.judge_bundle(self._agent, _parse_json(request.body)))
+        raise _no_such_call(request)
 
     def _apply(self, body: bytes) -> Response:
         document = _parse_json(body)
@@ -306,6 +327,11 @@ def _encode_record(record: Record, *, as_json: bool, with_time: bool) -> bytes:
         }
         return json.dumps(document).encode() + b"\n"
     return (f"{when} {record.line}\n" if with_time else f"{record.line}\n").encode()
+
+
+def _no_such_call(request: Request) -> NotFoundError:
+    called = f"{request.method.decode('latin-1')} {request.path.decode('utf-8', 'replace')}"
+    return NotFoundError(f"the API has no {called}")
 
 
 def error_response(error: LimpetError) -> Response:

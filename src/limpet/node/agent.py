@@ -26,6 +26,7 @@ from limpet.errors import (
 from limpet.linux.process import set_process_name
 from limpet.manifest.model import App, Ingress, PersistentVolumeClaim
 from limpet.node.apps import AppRuntime
+from limpet.node.bundles import Bundles
 from limpet.node.events import Events
 from limpet.node.keys import NodeKeys
 from limpet.node.listeners import Listeners
@@ -144,12 +145,14 @@ class Agent:
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
+        self.modules = Modules(self.store, self.zygotes)
+        self.bundles = Bundles(settings, self.zygotes, self.store)
         self._preparer = Preparer(
             settings,
             node_name=self.name,
             objects=self.objects,
             store=self.store,
-            modules=Modules(self.store, self.zygotes),
+            modules=self.modules,
             volumes=self._volumes,
             listeners=self._listeners,
             zygotes=self.zygotes,

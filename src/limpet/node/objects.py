@@ -133,7 +133,7 @@ class Objects:
                     f"delete that one or choose another name"
                 )
         if app.source.scheme != "file":
-            return app.source.digest
+            return self._check_brought(app, digest, dry_run=dry_run)
         if digest is None:
             raise InvalidInputError(
                 f"{app.kind} {app.namespace}/{app.name}: the image is a file, so its digest must come "
@@ -143,6 +143,23 @@ class Objects:
             raise InvalidInputError(
                 f"{app.kind} {app.namespace}/{app.name}: {app.source.location} is {digest}, but the "
                 f"manifest pins {app.source.digest}"
+            )
+        if not dry_run and not self._modules.has_module(digest):
+            raise NotFoundError(f"the node has no module {digest}; upload it first")
+        return digest
+
+    def _check_brought(self, app: App, digest: str | None, *, dry_run: bool) -> str | None:
+        """Return the module of a source that needs a network; `digest` is of one that was brought along.
+
+        What an image reference pins is the image's manifest, not the module.
+        """
+        pinned = app.source.digest
+        if digest is None:
+            return pinned
+        if app.source.scheme == "https" and pinned not in (None, digest):
+            raise InvalidInputError(
+                f"{app.kind} {app.namespace}/{app.name}: {digest} was brought along, but the manifest "
+                f"pins {pinned}"
             )
         if not dry_run and not self._modules.has_module(digest):
             raise NotFoundError(f"the node has no module {digest}; upload it first")

@@ -85,6 +85,15 @@ class ManifestsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureConfig:
+    """A signature to verify. Descriptors: the answer to write. `keys` are public keys in PEM."""
+
+    keys: tuple[str, ...]
+    data: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterConfig:
     """The ingress router. Descriptors: `listeners` sockets."""
 
@@ -102,12 +111,23 @@ def read_http_settings(values: Mapping[str, float]) -> HttpSettings:
 
 
 _Config = TypeVar(
-    "_Config", WorkerConfig, CompileConfig, FetchConfig, ManifestsConfig, RouterConfig
+    "_Config",
+    WorkerConfig,
+    CompileConfig,
+    FetchConfig,
+    ManifestsConfig,
+    SignatureConfig,
+    RouterConfig,
 )
 
 
 def write_config(
-    config: WorkerConfig | CompileConfig | FetchConfig | ManifestsConfig | RouterConfig,
+    config: WorkerConfig
+    | CompileConfig
+    | FetchConfig
+    | ManifestsConfig
+    | SignatureConfig
+    | RouterConfig,
 ) -> int:
     """Put the configuration into a sealed memory file and return its descriptor."""
     descriptor = os.memfd_create("limpet-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

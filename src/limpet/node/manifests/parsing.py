@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ from limpet.errors import InvalidInputError, TemporaryError
 from limpet.linux.cgroup import Limits
 from limpet.manifest.model import App
 from limpet.manifest.parse import parse_object
-from limpet.worker.config import ManifestsConfig, write_config
+from limpet.node.tasks import TaskTimeoutError, memory_file, run_task
+from limpet.worker.config import ManifestsConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from limpet.manifest.model import ModuleSource
     from limpet.store.database import ObjectKey
-    from limpet.worker.process import ExitInfo, Process
     from limpet.worker.supervisor import Zygotes
 
 _LIMITS = Limits(cpu_cores=1.0, memory_bytes=256 << 20, pids=16)
@@ -56,51 +55,31 @@ class Parser:
 
     def __init__(self, zygotes: Zygotes) -> None:
         self._zygotes = zygotes
-        self._serial = 0
 
     async def parse(self, files: Mapping[str, bytes]) -> list[bytes]:
         """Return an answer for each file, for `read_answer`. Raises `ParseFailedError`."""
-        source = _memory_file(b"".join(files.values()))
-        answer = os.memfd_create("limpet-objects", os.MFD_CLOEXEC)
+        source, answer = memory_file(b"".join(files.values())), memory_file()
         try:
             sizes = tuple((name, len(content)) for name, content in files.items())
-            info = await self._run(ManifestsConfig(files=sizes), [source, answer])
+            info = await run_task(
+                self._zygotes,
+                "manifests",
+                ManifestsConfig(files=sizes),
+                [source, answer],
+                limits=_LIMITS,
+                seconds=_PARSE_SECONDS,
+            )
             if os.fstat(answer).st_size > _MAX_ANSWER_BYTES:
                 raise ParseFailedError("the manifests are too large together; make them fewer")
-            lines = os.pread(answer, _MAX_ANSWER_BYTES, 0).splitlines()
+            lines = os.pread(answer, _MAX_ANSWER_BYTES, 0).split(b"\n")[:-1]
+        except TaskTimeoutError as error:
+            raise ParseFailedError(f"the manifests could not be parsed: {error}") from error
         finally:
             os.close(source)
             os.close(answer)
         if len(lines) < len(files):
             raise ParseFailedError(f"the manifests could not be parsed: {info.message}")
         return lines
-
-    async def _run(self, config: ManifestsConfig, descriptors: Sequence[int]) -> ExitInfo:
-        self._serial += 1
-        done: asyncio.Future[ExitInfo] = asyncio.get_running_loop().create_future()
-
-        def on_exit(_process: Process, info: ExitInfo) -> None:
-            if not done.done():
-                done.set_result(info)
-
-        settings = write_config(config)
-        try:
-            process = self._zygotes.default.spawn(
-                f"manifests-{self._serial}",
-                "manifests",
-                [settings, *descriptors],
-                limits=_LIMITS,
-                on_message=lambda _process, _message: None,
-                on_exit=on_exit,
-            )
-        finally:
-            os.close(settings)
-        try:
-            return await asyncio.wait_for(done, _PARSE_SECONDS)
-        except TimeoutError:
-            raise ParseFailedError(f"parsing took over {_PARSE_SECONDS:.0f} s") from None
-        finally:
-            process.kill()
 
 
 def read_answer(name: str, line: bytes) -> list[Document]:
@@ -128,11 +107,3 @@ def _document(told: Mapping[str, object]) -> Document:
         name_at=str(told["name_at"]),
         image_at=str(told["image_at"]),
     )
-
-
-def _memory_file(content: bytes) -> int:
-    descriptor = os.memfd_create("limpet-manifests", os.MFD_CLOEXEC)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    return descriptor
