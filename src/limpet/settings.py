@@ -55,6 +55,10 @@ class NodeSettings:
     """The node's name in events and guests' `spec.nodeName`. Default: the host's name."""
     resync_seconds: float = 10.0
     """How often desired and observed state are compared when nothing happens."""
+    manifests: str = ""
+    """A folder of manifests that are applied as they change (docs/gitops.md). Default: none."""
+    manifests_rescan_seconds: float = 60.0
+    """How often that folder is looked at when nothing is heard of a change."""
     backoff_seconds: float = 10.0
     """The first pause before a failed worker starts again; it doubles up to 300 seconds."""
 
@@ -153,6 +157,13 @@ class MemorySettings:
     share of the time (/proc/pressure/memory, some avg10). Default: 20."""
 
 
+class BundleSettings:
+    """Bundles (docs/bundles.md)."""
+
+    keys: str = ""
+    """Whose bundles are trusted: PEM files of public keys, separated by commas. Default: nobody's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
@@ -179,6 +190,12 @@ class Settings:
     state: StateSettings = field(default_factory=StateSettings)
     disk: DiskSettings = field(default_factory=DiskSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    bundles: BundleSettings = field(default_factory=BundleSettings)
+
+    @property
+    def manifests_folder(self) -> Path | None:
+        """The folder of `node.manifests`; None without one."""
+        return Path(self.node.manifests).expanduser().absolute() if self.node.manifests else None
 
     @property
     def key_file(self) -> Path:
@@ -202,6 +219,7 @@ _GROUPS: dict[str, type[Any]] = {
     "state": StateSettings,
     "disk": DiskSettings,
     "memory": MemorySettings,
+    "bundles": BundleSettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

@@ -52,6 +52,7 @@ class AppStatus(TypedDict):
     name: str
     generation: int
     created_at: str
+    managed_by: NotRequired[str | None]
     phase: str
     reason: str | None
     message: str | None
@@ -77,13 +78,16 @@ class AppStatus(TypedDict):
 
 
 class ObjectInfo(TypedDict):
-    """A stored object: `object` is the Kubernetes one, `usage` how full a volume is."""
+    """A stored object: `object` is the Kubernetes one, `usage` how full a volume is, `managed_by` the file
+    of the manifests folder that it came from.
+    """
 
     kind: str
     namespace: str
     name: str
     created_at: str
     generation: int
+    managed_by: NotRequired[str | None]
     object: Json
     usage: NotRequired[Json | None]
 

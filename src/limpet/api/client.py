@@ -13,7 +13,6 @@ from limpet.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
-    from typing import BinaryIO
 
     from limpet.api.answers import (
         ApplyItem,
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
         Json,
         ObjectInfo,
     )
-    from limpet.api.exchange import Head
+    from limpet.api.exchange import Head, Readable
 
 
 class Client:
@@ -52,16 +51,39 @@ class Client:
     def upload_module(
         self,
         digest: str,
-        file: BinaryIO,
+        file: Readable,
         *,
         size_bytes: int,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Send a module's bytes; `on_progress` hears how many are gone so far."""
-        with Exchange(self.socket_path, timeout_seconds=self.timeout_seconds) as exchange:
-            exchange.send_head("PUT", f"/v1/modules/{_segment(digest)}", length=size_bytes)
-            exchange.send_body(file, size_bytes=size_bytes, on_progress=on_progress)
-            _checked(exchange, exchange.read_head("PUT"))
+        self._upload(f"/v1/modules/{_segment(digest)}", file, size_bytes, on_progress)
+
+    def download_module(self, digest: str) -> Generator[bytes, None, None]:
+        """A module's bytes, piece by piece; `NotFoundError` when the node does not have it."""
+        return self._download(f"/v1/modules/{_segment(digest)}")
+
+    def compile_module(self, digest: str, *, engine: str, is_metered: bool) -> Json:
+        """Have a module compiled that the node has; answers `name`, and what compiling learned."""
+        query = {"engine": engine, "metered": is_metered or None}
+        return self._call("POST", _target(f"/v1/modules/{_segment(digest)}/compile", query))
+
+    def download_compiled(self, name: str) -> Generator[bytes, None, None]:
+        """Compiled code's bytes, piece by piece."""
+        return self._download(f"/v1/compiled/{_segment(name)}")
+
+    def judge_bundle(self, *, index: bytes, manifest: bytes, signature: str | None) -> Json:
+        """Whose key the node finds on a bundle (`signed_by`), and which compiled code is `wanted`."""
+        body = {
+            "index": index.decode(),
+            "manifest": manifest.decode(),
+            "signature": signature,
+        }
+        return self._call("POST", "/v1/bundles", body)
+
+    def upload_compiled(self, digest: str, file: Readable, *, size_bytes: int) -> None:
+        """Send compiled code that the node wanted."""
+        self._upload(f"/v1/compiled/{_segment(digest)}", file, size_bytes, None)
 
     def apply(self, items: list[ApplyItem], *, dry_run: bool = False) -> list[ApplyResult]:
         """Create or change objects, all or none; results come in the same order."""
@@ -77,9 +99,10 @@ class Client:
             "list[ObjectInfo]", parse_items(self._call("GET", _target("/v1/objects", query)))
         )
 
-    def delete_object(self, *, kind: str, namespace: str, name: str) -> None:
-        """Delete one object; `NotFoundError` when it is absent."""
-        self._call("DELETE", f"/v1/objects/{_segment(kind)}/{_segment(namespace)}/{_segment(name)}")
+    def delete_object(self, *, kind: str, namespace: str, name: str) -> list[str]:
+        """Delete one object; `NotFoundError` when it is absent. Returns the node's warnings."""
+        path = f"/v1/objects/{_segment(kind)}/{_segment(namespace)}/{_segment(name)}"
+        return [str(text) for text in self._call("DELETE", path).get("warnings") or ()]
 
     def apps(self, *, namespace: str | None = None) -> list[AppStatus]:
         """Every app's status, of one namespace or of all."""
@@ -135,6 +158,26 @@ class Client:
             if query.get("follow"):
                 exchange.follow(tick_seconds)
             yield from split_lines(exchange.pieces(head))
+
+    def _upload(
+        self,
+        target: str,
+        file: Readable,
+        size_bytes: int,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        with Exchange(self.socket_path, timeout_seconds=self.timeout_seconds) as exchange:
+            exchange.send_head("PUT", target, length=size_bytes)
+            exchange.send_body(file, size_bytes=size_bytes, on_progress=on_progress)
+            _checked(exchange, exchange.read_head("PUT"))
+
+    def _download(self, target: str) -> Generator[bytes, None, None]:
+        with Exchange(self.socket_path, timeout_seconds=self.timeout_seconds) as exchange:
+            exchange.send_head("GET", target)
+            head = exchange.read_head("GET")
+            if head.status != 200:
+                _checked(exchange, head)
+            yield from exchange.pieces(head)
 
     def _call(self, method: str, target: str, body: object = None) -> Json:
         with Exchange(self.socket_path, timeout_seconds=self.timeout_seconds) as exchange:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
-    from typing import BinaryIO, Self
+    from typing import Protocol, Self
+
+    class Readable(Protocol):
+        """What bytes are read from, forwards."""
+
+        def read(self, size: int, /) -> bytes:
+            """Up to that many bytes; none at the end."""
+
 
 _HEAD_BYTES = 32 << 10
 _BODY_BYTES = 64 << 20
@@ -106,7 +113,7 @@ class Exchange:
         return True
 
     def send_body(
-        self, file: BinaryIO, *, size_bytes: int, on_progress: Callable[[int], None] | None
+        self, file: Readable, *, size_bytes: int, on_progress: Callable[[int], None] | None
     ) -> None:
         """Send what a file holds; `on_progress` hears how many bytes are gone so far."""
         sent = 0

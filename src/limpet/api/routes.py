@@ -6,12 +6,14 @@ import asyncio
 import json
 import time
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from limpet.api import transfers
+from limpet.api.streaming import LogStreamResponse
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
+from limpet.node.bundles import CompiledUpload
 from limpet.node.status import (
     UsageMeter,
     describe_app,
@@ -37,17 +39,10 @@ if TYPE_CHECKING:
 
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
+_COMPILED = b"/v1/compiled/"
 _KEY_CALLS = (("GET",), ("POST", "rotate"))
 _FOLLOW_QUEUE = 10_000
 _FOLLOW_CHECK_SECONDS = 0.25
-
-
-@dataclass(slots=True)
-class LogStreamResponse:
-    """A body that comes piece by piece."""
-
-    content_type: bytes
-    chunks: AsyncGenerator[bytes, None]
 
 
 class Upload:
@@ -100,11 +95,13 @@ class Routes:
         """Return where a request's body goes when it is a module."""
         if method == b"PUT" and target.startswith(_MODULES):
             return Upload(self._agent.store)
+        if method == b"PUT" and target.startswith(_COMPILED):
+            return self._agent.bundles.stage(target[len(_COMPILED) :].decode("ascii", "replace"))
         return None
 
     def abandon(self, sink: BodySink | None) -> None:
         """Forget an upload whose caller went away."""
-        if isinstance(sink, Upload):
+        if isinstance(sink, Upload | CompiledUpload):
             sink.abandon()
 
     async def answer(self, request: Request, sink: BodySink | None) -> Response | LogStreamResponse:
@@ -132,19 +129,16 @@ class Routes:
         match (method, *parts):
             case ("GET", "v1", "node"):
                 return _json(describe_node(self._agent))
-            case ("HEAD", "v1", "modules", digest):
-                self._agent.care.disk.note_use(digest)  # the caller is about to need it
-                return Response(200 if self._agent.store.has_module(digest) else 404)
-            case ("PUT", "v1", "modules", digest) if isinstance(sink, Upload):
-                sink.finish(digest)
-                return _json({"digest": digest}, status=201)
+            case (_, "v1", "modules" | "compiled" | "bundles", *_):
+                return await self._transfer(request, sink, (method, *parts[1:]), query)
             case ("POST", "v1", "apply"):
                 return self._apply(request.body)
             case ("GET", "v1", "objects"):
                 return self._objects(query)
             case ("DELETE", "v1", "objects", kind, namespace, name):
+                warnings = self._agent.manifests.warn_by_hand((kind, namespace, name))
                 self._agent.delete((kind, namespace, name))
-                return _json({"deleted": True})
+                return _json({"deleted": True, "warnings": warnings})
             case ("GET", "v1", "apps"):
                 return await self._apps(query)
             case ("GET", "v1", "apps", namespace, name):
@@ -155,7 +149,35 @@ class Routes:
                 return self._events(query)
             case (_, "v1", "keys", *rest) if (method, *rest) in _KEY_CALLS:
                 return self._keys(method, request.body)
-        raise NotFoundError(f"the API has no {method} {request.path.decode('utf-8', 'replace')}")
+        raise _no_such_call(request)
+
+    async def _transfer(
+        self,
+        request: Request,
+        sink: BodySink | None,
+        call: tuple[str, ...],
+        query: Mapping[str, str],
+    ) -> Response | LogStreamResponse:
+        """The calls about modules, compiled code and bundles."""
+        match call:
+            case ("HEAD", "modules", digest):
+                self._agent.care.disk.note_use(digest)  # the caller is about to need it
+                return Response(200 if self._agent.store.has_module(digest) else 404)
+            case ("PUT", "modules", digest) if isinstance(sink, Upload):
+                sink.finish(digest)
+                return _json({"digest": digest}, status=201)
+            case ("GET", "modules", digest):
+                return transfers.send_module(self._agent, digest)
+            case ("POST", "modules", digest, "compile"):
+                return _json(await transfers.compile_module(self._agent, digest, query))
+            case ("GET", "compiled", name):
+                return transfers.send_compiled(self._agent, name)
+            case ("PUT", "compiled", digest) if isinstance(sink, CompiledUpload):
+                sink.finish()
+                return _json({"digest": digest}, status=201)
+            case ("POST", "bundles"):
+                return _json(await transfers.judge_bundle(self._agent, _parse_json(request.body)))
+        raise _no_such_call(request)
 
     def _apply(self, body: bytes) -> Response:
         document = _parse_json(body)
@@ -185,13 +207,17 @@ class Routes:
 
     def _objects(self, query: Mapping[str, str]) -> Response:
         items = [
-            _object(stored) | self._claim_usage(stored)
+            _object(stored) | self._origin(stored) | self._claim_usage(stored)
             for stored in self._agent.objects.stored.values()
             if query.get("kind") in (None, stored.kind)
             and query.get("namespace") in (None, stored.namespace)
             and query.get("name") in (None, stored.name)
         ]
         return _json({"items": items})
+
+    def _origin(self, stored: StoredObject) -> dict[str, object]:
+        key = (stored.kind, stored.namespace, stored.name)
+        return {"managed_by": self._agent.manifests.file_of(key)}
 
     def _claim_usage(self, stored: StoredObject) -> dict[str, object]:
         """Return how full a volume is, for claims alone."""
@@ -219,6 +245,7 @@ class Routes:
                 engine=self._agent.engine_of(runtime),
                 meter=self._meter,
                 standing=self._agent.standing(),
+                managed_by=self._agent.manifests.file_of(runtime.object_key),
             )
             for runtime in runtimes
         ]
@@ -309,6 +336,11 @@ def _encode_record(record: Record, *, as_json: bool, with_time: bool) -> bytes:
         }
         return json.dumps(document).encode() + b"\n"
     return (f"{when} {record.line}\n" if with_time else f"{record.line}\n").encode()
+
+
+def _no_such_call(request: Request) -> NotFoundError:
+    called = f"{request.method.decode('latin-1')} {request.path.decode('utf-8', 'replace')}"
+    return NotFoundError(f"the API has no {called}")
 
 
 def error_response(error: LimpetError) -> Response:

@@ -14,7 +14,8 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING
 
-from limpet.api.routes import LogStreamResponse, Routes
+from limpet.api.routes import Routes
+from limpet.api.streaming import LogStreamResponse
 from limpet.errors import UnavailableError
 from limpet.http1.connection import ConnectionLimits, HttpConnection
 from limpet.http1.message import encode_head, encode_lines

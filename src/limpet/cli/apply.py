@@ -74,19 +74,15 @@ def apply(
     client = connect(socket)
     with StatusLine() as status:
         results = apply_manifests(client, manifests, dry_run=dry_run, status=status)
-        status.clear()
-        if output != "json":
-            _write_results(results, dry_run=dry_run, is_name=output == "name")
-        statuses: list[AppStatus] = []
-        try:
-            if wait and not dry_run:
-                statuses = _wait(client, results, timeout_seconds=timeout, status=status)
-        finally:
-            if output == "json":
-                write_json({"items": [_result(client, r, dry_run=dry_run) for r in results]})
-    if output is None:
-        for app in statuses:
-            notice(_arrival(app))
+        finish_apply(
+            client,
+            results,
+            dry_run=dry_run,
+            is_waiting=wait,
+            timeout_seconds=timeout,
+            output=output,
+            status=status,
+        )
 
 
 def apply_manifests(
@@ -100,10 +96,35 @@ def apply_manifests(
         upload_modules(client, modules, status=status)
     results = client.apply(apply_items(manifests, modules), dry_run=dry_run)
     status.clear()
-    for result in results:
-        for text in result["warnings"]:
-            warning(f"{kinds.reference(result['kind'], result['name'])}: {text}")
+    show_warnings(results)
     return results
+
+
+def finish_apply(
+    client: Client,
+    results: Sequence[ApplyResult],
+    *,
+    dry_run: bool,
+    is_waiting: bool,
+    timeout_seconds: float,
+    output: str | None,
+    status: StatusLine,
+) -> None:
+    """Say what applying did, and wait for the apps."""
+    status.clear()
+    if output != "json":
+        _write_results(results, dry_run=dry_run, is_name=output == "name")
+    statuses: list[AppStatus] = []
+    try:
+        if is_waiting and not dry_run:
+            statuses = _wait(client, results, timeout_seconds=timeout_seconds, status=status)
+    finally:
+        if output == "json":
+            write_json({"items": [_result(client, r, dry_run=dry_run) for r in results]})
+    status.clear()
+    if output is None:
+        for app in statuses:
+            notice(_arrival(app))
 
 
 def endpoint_urls(app: AppStatus) -> list[str]:
@@ -116,6 +137,13 @@ def endpoint_urls(app: AppStatus) -> list[str]:
         host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - not bound
         urls.append(f"http://{host}:{port}/")
     return urls
+
+
+def show_warnings(results: Sequence[ApplyResult]) -> None:
+    """Tell people what the node warns of."""
+    for result in results:
+        for text in result["warnings"]:
+            warning(f"{kinds.reference(result['kind'], result['name'])}: {text}")
 
 
 def _wait(

@@ -71,6 +71,7 @@ def app_table(
     if is_wide:
         columns += [Column(title) for title in ("TRIGGER", "CPU", "MEMORY", "ENGINE")]
         columns += [Column("LAST EXIT"), Column("IMAGE", is_flexible=True), Column("DIGEST")]
+        columns += [Column("MANAGED BY")]
     rows: Rows = []
     for app in apps:
         row: list[Cell] = [app["namespace"]] if has_namespace else []
@@ -148,6 +149,7 @@ def object_table(
     kind: Kind,
     objects: Sequence[ObjectInfo],
     *,
+    is_wide: bool = False,
     has_namespace: bool = False,
     has_kind_in_name: bool = False,
 ) -> tuple[list[Column], Rows]:
@@ -155,6 +157,7 @@ def object_table(
     titles, describe = _OBJECT_COLUMNS.get(kind.kind, ([], _nothing))
     columns = [Column("NAMESPACE")] if has_namespace else []
     columns += [Column("NAME"), *titles, Column("AGE")]
+    columns += [Column("MANAGED BY")] if is_wide else []
     rows: Rows = []
     for item in objects:
         row: list[Cell] = [item["namespace"]] if has_namespace else []
@@ -162,7 +165,8 @@ def object_table(
         cells = describe(item["object"])
         if kind is CLAIM:
             cells.append(format_used(item.get("usage")))
-        rows.append([*row, *cells, format_age(item["created_at"])])
+        wide = [item.get("managed_by") or "-"] if is_wide else []
+        rows.append([*row, *cells, format_age(item["created_at"]), *wide])
     return columns, rows
 
 
@@ -184,6 +188,7 @@ def _wide_cells(app: AppStatus) -> list[Cell]:
         _last_reason(app),
         app["image"],
         (app["digest"] or "-")[:_SHORT_DIGEST],
+        app.get("managed_by") or "-",
     ]
 
 

@@ -18,7 +18,7 @@ from limpet.cli.options import (
     socket_option,
 )
 from limpet.cli.render import write_json
-from limpet.cli.terminal import StatusLine, one_line
+from limpet.cli.terminal import StatusLine, one_line, warning
 from limpet.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def _delete(client: Client, target: Target, *, dry_run: bool) -> Target:
     if dry_run:
         find_object(client, kind=kind, namespace=namespace, name=name)
     else:
-        client.delete_object(kind=kind.kind, namespace=namespace, name=name)
+        for text in client.delete_object(kind=kind.kind, namespace=namespace, name=name):
+            warning(f"{kinds.reference(kind.kind, name)}: {text}")
     return kind, namespace, name
 
 

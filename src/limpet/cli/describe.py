@@ -120,6 +120,7 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
         *([("Message", Styled(app["message"]))] if app["message"] else []),
         ("Workers", ready),
         ("Age", f"{format_age(app['created_at'])} ({app['created_at']})"),
+        *_origin(app.get("managed_by")),
         ("Trigger", app["trigger"]),
         ("Endpoints", ", ".join(urls) or "-"),
         ("Image", app["image"]),
@@ -138,6 +139,11 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
         last, median = format_milliseconds(cold.get("last")), format_milliseconds(cold.get("p50"))
         fields.append(("Cold start", f"last {last}, p50 {median} of {cold['count']}"))
     return fields
+
+
+def _origin(path: str | None) -> list[tuple[str, Cell]]:
+    """The file of the manifests folder that an object came from."""
+    return [("Managed by", f"{path} of the manifests folder")] if path else []
 
 
 def _status(app: AppStatus) -> Styled:
@@ -282,6 +288,7 @@ def _describe_object(
             ("Namespace", found["namespace"]),
             ("Kind", f"{found['kind']}, generation {found['generation']}"),
             ("Age", created),
+            *_origin(found.get("managed_by")),
             *([("Used", format_used(found.get("usage")))] if kind is kinds.CLAIM else []),
         ]
     )
@@ -333,11 +340,27 @@ def _describe_node(client: Client, *, output: str | None) -> None:
             ("Memory", f"{format_size(platform_bytes(node))} for Limpet's own processes (PSS)"),
             *([("Guards", _guards(node["facilities"]))] if node.get("facilities") else []),
             *(("Warning", Styled(text, "yellow")) for text in node_warnings(node)),
+            *_manifests(node.get("manifests")),
         ]
     )
     write_title("Processes")
     write_table(*process_table(node), indent=_INDENT)
     _write_events(events[-_EVENTS:])
+
+
+def _manifests(told: Json | None) -> list[tuple[str, Cell]]:
+    """The folder that the node follows, and what in it can't be applied."""
+    if not told:
+        return []
+    counts = f"{_counted(told['files'], 'file')}, {_counted(told['objects'], 'object')}"
+    fields: list[tuple[str, Cell]] = [("Manifests", f"{told['folder']}: {counts}")]
+    if told["message"]:
+        fields.append(("Warning", Styled(told["message"], "yellow")))
+    for problem in told["problems"]:
+        where, why = problem["file"], problem["message"]
+        text = why if why.startswith(where) else f"{where}: {why}"
+        fields.append(("Warning", Styled(one_line(text), "yellow")))
+    return fields
 
 
 def _guards(facilities: Json) -> str:

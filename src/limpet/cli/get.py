@@ -227,6 +227,7 @@ def _table(
     return object_table(
         listing.kind,
         cast("list[ObjectInfo]", listing.items),
+        is_wide=is_wide,
         has_namespace=has_namespace,
         has_kind_in_name=has_kind_in_name,
     )

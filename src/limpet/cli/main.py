@@ -31,6 +31,7 @@ VERBS = {
     "logs": "Print what an app wrote.",
     "top": "Show what apps use and how fast they answer.",
     "delete": "Delete objects.",
+    "bundle": "Carry apps to nodes without a network.",
     "key": "Show or change what encrypts this node's data.",
     "engine": "Show, install or remove what runs WebAssembly.",
     "up": "Start a node here, in the foreground.",

@@ -45,11 +45,15 @@ _KEPT_PREFIXES = ("LIMPET_", "LC_", "PYTHON", "XDG_")
         "limpet up --data ./data --socket ./limpet.sock",
         "limpet up --config /etc/limpet/limpet.toml --name rock",
         "limpet up --passphrase-fd 3 3< passphrase",
+        "limpet up --manifests /srv/manifests   # what is there runs, as it changes",
     )
 )
 @click.option("--data", metavar="DIR", help="Where the node keeps everything.")
 @click.option("--config", metavar="FILE", help="Settings. Default: /etc/limpet/limpet.toml.")
 @click.option("--name", metavar="NAME", help="The node's name. Default: the host's.")
+@click.option(
+    "--manifests", metavar="DIR", help="Apply the manifests in this folder, and follow it."
+)
 @click.option(
     "--passphrase-fd",
     metavar="N",
@@ -62,6 +66,7 @@ def up(
     data: str | None,
     config: str | None,
     name: str | None,
+    manifests: str | None,
     passphrase_fd: int | None,
     socket: str | None,
 ) -> None:
@@ -69,9 +74,18 @@ def up(
 
     Settings come from the file, then LIMPET_GROUP_KEY variables, then these options.
     """
-    settings = _load_settings(data=data, config=config, name=name, socket=socket)
+    settings = _load_settings(
+        data=data, config=config, name=name, manifests=manifests, socket=socket
+    )
     unlock = _unlock(settings, passphrase_fd)
-    arguments = node_command(data=data, socket=socket, config=config, name=name, unlock_fd=unlock)
+    arguments = node_command(
+        data=data,
+        socket=socket,
+        config=config,
+        name=name,
+        manifests=manifests,
+        unlock_fd=unlock,
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -87,6 +101,7 @@ def node_command(
     socket: str | None = None,
     config: str | None = None,
     name: str | None = None,
+    manifests: str | None = None,
     unlock_fd: int | None = None,
 ) -> list[str]:
     """The node's command line: a lean interpreter without anything of the CLI's.
@@ -94,7 +109,13 @@ def node_command(
     `-P` keeps the current folder off the module path: starting a node in a folder of downloads
     must not import what lies there.
     """
-    given = {"--data": data, "--socket": socket, "--config": config, "--name": name}
+    given = {
+        "--data": data,
+        "--socket": socket,
+        "--config": config,
+        "--name": name,
+        "--manifests": manifests,
+    }
     options = [text for flag, value in given.items() if value for text in (flag, value)]
     if unlock_fd is not None:
         options += ["--unlock-fd", str(unlock_fd)]
@@ -128,7 +149,12 @@ def _unlock(settings: Settings, passphrase_fd: int | None) -> int | None:
 
 
 def _load_settings(
-    *, data: str | None, config: str | None, name: str | None, socket: str | None
+    *,
+    data: str | None,
+    config: str | None,
+    name: str | None,
+    manifests: str | None,
+    socket: str | None,
 ) -> Settings:
     """Refuse bad settings here, where the message is seen."""
     from limpet.settings import load_settings
@@ -141,5 +167,6 @@ def _load_settings(
             "node.data_directory": data,
             "node.socket_path": socket,
             "node.name": name,
+            "node.manifests": manifests,
         },
     )

@@ -1,7 +1,8 @@
 """`python -m limpet.node`: a node in a lean interpreter. `limpet up` checks its options and execs this.
 
-Options: `--data DIR`, `--socket PATH`, `--config FILE`, `--name NAME`, and `--unlock-fd N`, an inherited
-descriptor with the key that `limpet up` made from a passphrase (`limpet.store.unlock.Passphrase`).
+Options: `--data DIR`, `--socket PATH`, `--config FILE`, `--name NAME`, `--manifests DIR`, and
+`--unlock-fd N`, an inherited descriptor with the key that `limpet up` made from a passphrase
+(`limpet.store.unlock.Passphrase`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from limpet.node.launcher import Inheritance
     from limpet.worker.channel import Channel
 
-_OPTIONS = {"--data": "node.data_directory", "--socket": "node.socket_path", "--name": "node.name"}
+_OPTIONS = {
+    "--data": "node.data_directory",
+    "--socket": "node.socket_path",
+    "--name": "node.name",
+    "--manifests": "node.manifests",
+}
 
 
 def main(options: list[str]) -> int:

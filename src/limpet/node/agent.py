@@ -26,10 +26,13 @@ from limpet.errors import (
 from limpet.linux.process import set_process_name
 from limpet.manifest.model import App, Ingress, PersistentVolumeClaim
 from limpet.node.apps import AppRuntime
+from limpet.node.bundles import Bundles
 from limpet.node.care import Care
 from limpet.node.events import Events
 from limpet.node.keys import NodeKeys
 from limpet.node.listeners import Listeners
+from limpet.node.manifests.folder import ManifestFolder
+from limpet.node.manifests.parsing import Parser
 from limpet.node.modules import Modules
 from limpet.node.objects import Objects
 from limpet.node.preparing import Preparer
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from limpet.manifest.model import Resource
     from limpet.node.launcher import Inheritance
     from limpet.settings import Settings
     from limpet.store.images import Usage
@@ -150,13 +154,14 @@ class Agent:
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
-        modules = Modules(self.store, self.zygotes)
+        self.modules = Modules(self.store, self.zygotes)
+        self.bundles = Bundles(settings, self.zygotes, self.store)
         self._preparer = Preparer(
             settings,
             node_name=self.name,
             objects=self.objects,
             store=self.store,
-            modules=modules,
+            modules=self.modules,
             volumes=self._volumes,
             listeners=self._listeners,
             zygotes=self.zygotes,
@@ -165,11 +170,27 @@ class Agent:
             on_prepared=self._on_change,
             record=self.record_app,
         )
+        self.manifests = ManifestFolder(
+            settings.manifests_folder,
+            rescan_seconds=settings.node.manifests_rescan_seconds,
+            retry_seconds=settings.node.resync_seconds,
+            database=self.database,
+            objects=self.objects,
+            modules=self.store,
+            parser=Parser(self.zygotes),
+            change=self.change,
+            record=lambda reason, message, is_warning: self.events.record(
+                reason, message, of=("Node", "", self.name), is_warning=is_warning
+            ),
+            record_object=lambda key, reason, message, is_warning: self.events.record(
+                reason, message, of=key, is_warning=is_warning
+            ),
+        )
         self._router = RouterProcess(
             self.zygotes.default, settings, self._listeners, self._record_node
         )
 
-        self.care = Care(self, self._preparer, modules)
+        self.care = Care(self, self._preparer, self.modules)
 
     # Life
 
@@ -186,6 +207,7 @@ class Agent:
         self._adopt_plain_logs()
         self._load()
         self.care.open()
+        self.manifests.load()
         self._volumes.remove_leftovers()
         self._launcher.set_blocking(False)
         loop.add_reader(self._launcher.fileno(), self._read_launcher)
@@ -205,8 +227,10 @@ class Agent:
         trimmer = loop.create_task(self._trim_forever(), name="trim")
         carer = loop.create_task(self.care.run(), name="care")
         self._replan()
+        self.manifests.start()
         await self._stopping.wait()
         self._is_stopping = True
+        self.manifests.stop()
         await api.stop()
         await self._drain_all()
         flusher.cancel()
@@ -329,10 +353,35 @@ class Agent:
         self, requested: Sequence[tuple[dict[str, object], str | None]], *, dry_run: bool = False
     ) -> list[dict[str, object]]:
         """Create or change objects, all or none; durable on return. Raises LimpetError."""
-        results, changed = self.objects.apply(requested, dry_run=dry_run)
+        results = self.change(requested, dry_run=dry_run)
+        for result in results:
+            key = (str(result["kind"]), str(result["namespace"]), str(result["name"]))
+            result["warnings"] = self.manifests.warn_by_hand(key)
+        return results
+
+    def change(
+        self,
+        requested: Sequence[tuple[dict[str, object], str | None]],
+        *,
+        removed: Sequence[ObjectKey] = (),
+        alongside: Callable[[], None] | None = None,
+        dry_run: bool = False,
+    ) -> list[dict[str, object]]:
+        """Create, change and delete objects, all or none; durable on return. Raises LimpetError.
+
+        `alongside` is for what else belongs to the same transaction.
+        """
+        leaving = [self.objects.resources.get(key) for key in removed]
+        results, changed = self.objects.apply(
+            requested, dry_run=dry_run, removed=removed, alongside=alongside
+        )
+        if dry_run:
+            return results
+        for resource in leaving:
+            self._retire(resource)
         for key in changed:
             self._adopt(key, None)
-        if changed:
+        if changed or removed:
             self._replan()
         return results
 
@@ -342,6 +391,11 @@ class Agent:
         if isinstance(resource, PersistentVolumeClaim):
             self._check_unused(resource)
         self.objects.delete(key)
+        self._retire(resource)
+        self._replan()
+
+    def _retire(self, resource: Resource | None) -> None:
+        """Want no longer what a deleted object said."""
         if isinstance(resource, App):
             runtime = self.apps[app_key(resource)]
             runtime.want = Want.DELETED
@@ -349,7 +403,6 @@ class Agent:
         elif isinstance(resource, PersistentVolumeClaim):
             self._volumes.retire_claim(resource.namespace, resource.name)
             self._remove_retired_volumes()
-        self._replan()
 
     def _remove_retired_volumes(self) -> None:
         """Remove the data of deleted claims, once no app is left that drains."""

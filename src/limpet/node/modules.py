@@ -98,7 +98,7 @@ class Modules:
         here, `RetryableError` when compiling failed for reasons that are not the module's.
         """
         zygote = self._zygotes.of(engine)
-        name = f"{digest[7:]}-{(await zygote.engine()).artifact_key}{options.suffix}.cwasm"
+        name = await self.artifact_name(digest, engine, options)
         async with self._compiling.setdefault(name, asyncio.Lock()):
             found = self._artifacts.get(name) or self._store.open_artifact(name)
             if found is None:
@@ -116,6 +116,11 @@ class Modules:
         artifact = self._artifacts.pop(name, None)
         if artifact is not None:
             os.close(artifact.descriptor)
+
+    async def artifact_name(self, digest: str, engine: str, options: CompileOptions) -> str:
+        """Return what an artifact is called: by module, engine, settings, processor and options."""
+        ready = await self._zygotes.of(engine).engine()
+        return f"{digest[7:]}-{ready.artifact_key}{options.suffix}.cwasm"
 
     async def _compile(
         self, name: str, digest: str, zygote: Zygote, options: CompileOptions

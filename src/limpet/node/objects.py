@@ -42,10 +42,16 @@ class Objects:
                 on_invalid(key, f"this version can't use it: {error}")
 
     def apply(
-        self, requested: Sequence[tuple[dict[str, object], str | None]], *, dry_run: bool
+        self,
+        requested: Sequence[tuple[dict[str, object], str | None]],
+        *,
+        dry_run: bool,
+        removed: Sequence[ObjectKey] = (),
+        alongside: Callable[[], None] | None = None,
     ) -> tuple[list[dict[str, object]], list[ObjectKey]]:
-        """Create or change objects, all or none; durable on return.
+        """Create or change objects and delete those `removed`, all or none; durable on return.
 
+        `alongside` writes what else belongs to the same transaction.
         Returns what is to be answered for each, and the keys of those that differ. Raises LimpetError.
         """
         changes: list[tuple[StoredObject, Resource]] = []
@@ -59,7 +65,7 @@ class Objects:
             seen.add(key)
             digest = None
             if isinstance(resource, App):
-                digest = self._check_app(resource, uploaded, seen, dry_run=dry_run)
+                digest = self._check_app(resource, uploaded, seen, removed, dry_run=dry_run)
             elif isinstance(resource, PersistentVolumeClaim):
                 self._check_claim(resource)
             change, action = self._compare(key, encode_body(document), digest)
@@ -74,9 +80,17 @@ class Objects:
             )
             if change is not None:
                 changes.append((change, resource))
-        if dry_run or not changes:
+        if dry_run or not (changes or removed or alongside):
             return results, []
-        self._database.write_objects([stored for stored, _ in changes])
+        with self._database.transaction():
+            self._database.write_objects([stored for stored, _ in changes])
+            for key in removed:
+                self._database.delete_object(*key)
+            if alongside is not None:
+                alongside()
+        for key in removed:
+            del self.stored[key]
+            self.resources.pop(key, None)
         for stored, resource in changes:
             key = (stored.kind, stored.namespace, stored.name)
             self.stored[key] = stored
@@ -102,17 +116,24 @@ class Objects:
         return stored, "configured" if old else "created"
 
     def _check_app(
-        self, app: App, digest: str | None, seen: set[ObjectKey], *, dry_run: bool
+        self,
+        app: App,
+        digest: str | None,
+        seen: set[ObjectKey],
+        removed: Sequence[ObjectKey],
+        *,
+        dry_run: bool,
     ) -> str | None:
         for kind in ("Deployment", "Pod", "Job"):
             other = (kind, app.namespace, app.name)
-            if kind != app.kind and (other in self.stored or other in seen):
+            is_stored = other in self.stored and other not in removed
+            if kind != app.kind and (is_stored or other in seen):
                 raise ConflictError(
                     f"{app.kind} {app.namespace}/{app.name} has the name of an existing {kind}; "
                     f"delete that one or choose another name"
                 )
         if app.source.scheme != "file":
-            return app.source.digest
+            return self._check_brought(app, digest, dry_run=dry_run)
         if digest is None:
             raise InvalidInputError(
                 f"{app.kind} {app.namespace}/{app.name}: the image is a file, so its digest must come "
@@ -122,6 +143,23 @@ class Objects:
             raise InvalidInputError(
                 f"{app.kind} {app.namespace}/{app.name}: {app.source.location} is {digest}, but the "
                 f"manifest pins {app.source.digest}"
+            )
+        if not dry_run and not self._modules.has_module(digest):
+            raise NotFoundError(f"the node has no module {digest}; upload it first")
+        return digest
+
+    def _check_brought(self, app: App, digest: str | None, *, dry_run: bool) -> str | None:
+        """Return the module of a source that needs a network; `digest` is of one that was brought along.
+
+        What an image reference pins is the image's manifest, not the module.
+        """
+        pinned = app.source.digest
+        if digest is None:
+            return pinned
+        if app.source.scheme == "https" and pinned not in (None, digest):
+            raise InvalidInputError(
+                f"{app.kind} {app.namespace}/{app.name}: {digest} was brought along, but the manifest "
+                f"pins {pinned}"
             )
         if not dry_run and not self._modules.has_module(digest):
             raise NotFoundError(f"the node has no module {digest}; upload it first")

@@ -60,7 +60,12 @@ class UsageMeter:
 
 
 def describe_app(
-    runtime: AppRuntime, *, engine: str, meter: UsageMeter, standing: Standing
+    runtime: AppRuntime,
+    *,
+    engine: str,
+    meter: UsageMeter,
+    standing: Standing,
+    managed_by: str | None = None,
 ) -> dict[str, object]:
     """Return the AppStatus."""
     app = runtime.app
@@ -73,6 +78,7 @@ def describe_app(
         "name": runtime.key.name,
         "generation": runtime.generation,
         "created_at": format_time(runtime.created_at),
+        "managed_by": managed_by,
         "phase": phase,
         "reason": reason,
         "message": message,
@@ -349,6 +355,7 @@ def describe_node(agent: Agent) -> dict[str, object]:
             }
             for each in agent.care.conditions.all()
         ],
+        "manifests": agent.manifests.describe(),
         "processes": shown,
     }
 

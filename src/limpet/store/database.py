@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from limpet.store.files import make_directory
 from limpet.store.restoring import NothingToRestoreError, finish_restoring, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 # Kind, namespace and name.
@@ -71,6 +72,7 @@ CREATE TABLE releases (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE manifest_files (
     path TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    mark TEXT NOT NULL,
     PRIMARY KEY (kind, namespace, name)
 ) STRICT, WITHOUT ROWID;
 """,
@@ -326,6 +328,18 @@ class Database:
         """The open file."""
         assert self._connection is not None, "open() comes first"
         return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do everything inside or nothing; durable when the outermost one ends.
+
+        Raises `StoreFullError`.
+        """
+        try:
+            with self.connection:
+                yield
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
 
     def load_objects(self) -> list[StoredObject]:
         """Return every object, oldest first."""

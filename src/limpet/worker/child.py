@@ -2,9 +2,10 @@
 
 Roles: `app` runs one app; `spare` is an `app` that goes through the motions of a first request while it
 waits: what that touches becomes its own copy of the zygote's memory, which is most of what a cold start
-would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `router` is the
-ingress. Each raises its walls (`limpet.worker.sandbox`) around the moment when it is assigned its work: a
-configuration and the role's own descriptors.
+would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `manifests` makes
+objects of YAML, `signature` verifies one, `router` is the ingress. Each raises its walls
+(`limpet.worker.sandbox`) around the moment when it is assigned its work: a configuration and the role's own
+descriptors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from limpet.worker.app import AppWorker
 from limpet.worker.config import (
     CompileConfig,
     FetchConfig,
+    ManifestsConfig,
     RouterConfig,
+    SignatureConfig,
     WorkerConfig,
     read_config,
 )
@@ -39,6 +42,8 @@ from limpet.worker.messages import (
 from limpet.worker.sandbox import Sandbox, role_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.engine.protocol import Engine
     from limpet.worker.channel import Channel
     from limpet.worker.rehearsal import Rehearsal
@@ -83,6 +88,7 @@ def _run_role(
     role = role_of(name, engine.name)
     set_process_name("limpet-ingress" if name == "router" else f"limpet-{spawn.role}")
     grants: list[tuple[int, Access]] = []
+    task = _import_task(name)
     if name == "fetch":
         from limpet.registry.fetch import equip, fetch_module
 
@@ -114,7 +120,26 @@ def _run_role(
         return _compile(channel, read_config(config, CompileConfig), descriptors, engine)
     if name == "fetch":
         return fetch_module(channel, read_config(config, FetchConfig), descriptors[0], equipment)
+    if task is not None:
+        return task(config, descriptors)
     return run_router(channel, read_config(config, RouterConfig), descriptors)
+
+
+def _import_task(name: str) -> Callable[[int, list[int]], int] | None:
+    """Import, while files can be read, what needs nothing but its configuration and descriptors."""
+    if name == "manifests":
+        from limpet.worker.manifests import parse_manifests
+
+        return lambda config, descriptors: parse_manifests(
+            read_config(config, ManifestsConfig), descriptors
+        )
+    if name == "signature":
+        from limpet.worker.signature import verify_signature
+
+        return lambda config, descriptors: verify_signature(
+            read_config(config, SignatureConfig), descriptors[0]
+        )
+    return None
 
 
 def _open_scratch(sandbox: Sandbox) -> int:

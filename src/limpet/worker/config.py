@@ -78,6 +78,22 @@ class FetchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestsConfig:
+    """Manifests to parse: (name, size in bytes) of each. Descriptors: their bytes, the answer to write."""
+
+    files: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureConfig:
+    """A signature to verify. Descriptors: the answer to write. `keys` are public keys in PEM."""
+
+    keys: tuple[str, ...]
+    data: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterConfig:
     """The ingress router. Descriptors: `listeners` sockets."""
 
@@ -94,10 +110,25 @@ def read_http_settings(values: Mapping[str, float]) -> HttpSettings:
     return HttpSettings(**typed)
 
 
-_Config = TypeVar("_Config", WorkerConfig, CompileConfig, FetchConfig, RouterConfig)
+_Config = TypeVar(
+    "_Config",
+    WorkerConfig,
+    CompileConfig,
+    FetchConfig,
+    ManifestsConfig,
+    SignatureConfig,
+    RouterConfig,
+)
 
 
-def write_config(config: WorkerConfig | CompileConfig | FetchConfig | RouterConfig) -> int:
+def write_config(
+    config: WorkerConfig
+    | CompileConfig
+    | FetchConfig
+    | ManifestsConfig
+    | SignatureConfig
+    | RouterConfig,
+) -> int:
     """Put the configuration into a sealed memory file and return its descriptor."""
     descriptor = os.memfd_create("limpet-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     data = marshal.dumps(asdict(config))

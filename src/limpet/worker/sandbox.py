@@ -323,6 +323,8 @@ FETCH = _role(
     needs_network=True,
     needs_files=True,
 )
+MANIFESTS = _role("manifests")
+SIGNATURE = _role("signature")
 ROUTER = _role("router", _MESSAGES, _SERVING, _CONNECTING, needs_network=True)
 # WasmEdge's compiler leaves its work to a linker, by way of files.
 COMPILE_WASMEDGE = _role(
@@ -334,7 +336,10 @@ COMPILE_WASMEDGE = _role(
     ),
     scratch_bytes=128 << 20,
 )
-ROLES = {role.name: role for role in (APP, COMPILE, COMPILE_WASMEDGE, FETCH, ROUTER)}
+ROLES = {
+    role.name: role
+    for role in (APP, COMPILE, COMPILE_WASMEDGE, FETCH, MANIFESTS, SIGNATURE, ROUTER)
+}
 
 
 def role_of(kind: str, engine: str) -> Role:

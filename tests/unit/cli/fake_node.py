@@ -374,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.fake.objects.pop(key, None)
         if parts[0] in APPS:
             self.fake.apps.pop(tuple(parts[1:]), None)
-        return 200, {"deleted": True}
+        return 200, {"deleted": True, "warnings": self.fake.warnings}
 
     def _get_apps(self, parts, query, body):
         if not parts:

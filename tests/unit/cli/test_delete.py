@@ -77,7 +77,7 @@ def test_json(world, limpet_):
 
 
 def test_wait_times_out(world, limpet_, monkeypatch):
-    monkeypatch.setattr("limpet.api.client.Client.delete_object", lambda self, **target: None)
+    monkeypatch.setattr("limpet.api.client.Client.delete_object", lambda self, **target: [])
     result = limpet_("delete", "hello", "--wait", "--timeout", "50ms")
     assert result.exit_code == 7
     assert "hello: still stopping after 0.05 s" in result.stderr

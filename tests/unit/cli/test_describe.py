@@ -67,6 +67,19 @@ def test_blocks(world, limpet_, golden, name, words):
     golden(f"describe-{name}.txt", result.stdout)
 
 
+def test_what_the_manifests_folder_manages(world, limpet_, golden):
+    world.add(make_app(managed_by="shop/app.yaml"))
+    assert "Managed by:" in limpet_("describe", "hello").stdout
+    world.node["manifests"] = {
+        "folder": "/srv/manifests",
+        "files": 3,
+        "objects": 1,
+        "message": "",
+        "problems": [{"file": "a.yaml", "message": "a.yaml:3: spec: is missing"}],
+    }
+    golden("describe-node-manifests.txt", limpet_("describe", "node").stdout)
+
+
 def test_terminal(world, limpet_, golden, terminal):
     golden("describe-terminal.txt", limpet_("describe", "camera").stdout)
 

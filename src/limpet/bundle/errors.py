@@ -1,0 +1,11 @@
+"""What is wrong with a bundle."""
+
+from __future__ import annotations
+
+from limpet.errors import InvalidInputError
+
+
+class BundleError(InvalidInputError):
+    """A file that is no bundle, or not a whole one; nothing of it was used."""
+
+    reason = "InvalidBundle"

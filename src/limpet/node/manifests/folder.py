@@ -1,0 +1,561 @@
+"""The manifests folder's loop: wait for a change, look, read, have parsed, decide, apply.
+
+A change is heard from inotify and waited out; now and then the folder is looked at anyway. Whatever goes
+wrong with a file leaves its objects as they were, is told once, and is tried again when something changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import posixpath
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from limpet.errors import LimpetError
+from limpet.linux import inotify
+from limpet.node.background import in_thread
+from limpet.node.manifests import scan
+from limpet.node.manifests.decide import Change, Entry, decide_change
+from limpet.node.manifests.parsing import (
+    Document,
+    InvalidManifestFileError,
+    ParseFailedError,
+    read_answer,
+)
+from limpet.store.database import encode_body
+from limpet.store.manifest_files import Held, load_held, write_held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+    from typing import Protocol
+
+    from limpet.node.manifests.parsing import Parser
+    from limpet.node.manifests.scan import Listing, Stamp
+    from limpet.node.objects import Objects
+    from limpet.store.database import Database, ObjectKey
+    from limpet.store.modules import ModuleStore
+
+    class Applier(Protocol):
+        """`Agent.change`."""
+
+        def __call__(
+            self,
+            requested: Sequence[tuple[dict[str, object], str | None]],
+            *,
+            removed: Sequence[ObjectKey],
+            alongside: Callable[[], None] | None,
+            dry_run: bool,
+        ) -> list[dict[str, object]]: ...
+
+
+_SETTLE_SECONDS = 0.3
+_MOST_SETTLE_SECONDS = 3.0
+# A file that is open for writing is left alone that long.
+_WRITING_SECONDS = 10.0
+_MAX_TOLD_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A file as it was when it was read: its stamp and those of its modules."""
+
+    stamp: Stamp
+    modules: tuple[tuple[str, Stamp | None], ...] = ()
+    is_refused: bool = False
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What reading some files gave."""
+
+    entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    is_unfinished: bool = False
+
+
+class ManifestFolder:
+    """The folder at `path`; without one, only a memory of what once came from a folder.
+
+    `change` is `Agent.change`, `record` makes an event of the node (reason, message, is a warning),
+    `record_object` one of an object.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        rescan_seconds: float,
+        retry_seconds: float,
+        database: Database,
+        objects: Objects,
+        modules: ModuleStore,
+        parser: Parser,
+        change: Applier,
+        record: Callable[[str, str, bool], None],
+        record_object: Callable[[ObjectKey, str, str, bool], None],
+    ) -> None:
+        self.path = path
+        self._rescan_seconds = rescan_seconds
+        self._retry_seconds = min(retry_seconds, rescan_seconds)
+        self._database = database
+        self._objects = objects
+        self._modules = modules
+        self._parser = parser
+        self._change = change
+        self._record = record
+        self._record_object = record_object
+        self._held: dict[ObjectKey, Held] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._problems: dict[str, str] = {}
+        self._trouble = ""
+        self._identity: Stamp = ()
+        self._inotify: inotify.Inotify | None = None
+        self._folders: dict[int, str] = {}
+        self._writing: dict[str, float] = {}
+        self._stirred = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    # Life
+
+    def load(self) -> None:
+        """Read what came from files."""
+        self._held = load_held(self._database)
+
+    def start(self) -> None:
+        """Begin to look at the folder, when there is one."""
+        if self.path is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            self._inotify = inotify.Inotify()
+            loop.add_reader(self._inotify.fileno(), self._hear)
+        except OSError as error:
+            self._record("ManifestsNotWatched", self._unwatched(error), True)
+        self._task = loop.create_task(self._run(), name="manifests")
+
+    def stop(self) -> None:
+        """Stop looking; what is there stays."""
+        self._is_stopping = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+            self._inotify.close()
+            self._inotify = None
+
+    # What others ask
+
+    def file_of(self, key: ObjectKey) -> str | None:
+        """Return the file that an object came from, relative to the folder; None for others."""
+        held = self._held.get(key)
+        return held.path if held is not None else None
+
+    def warn_by_hand(self, key: ObjectKey) -> list[str]:
+        """Return what somebody should know who changes or deletes an object himself."""
+        path = self.file_of(key)
+        if path is None:
+            return []
+        return [
+            f"managed by {path} of the manifests folder: this stays until that file says something "
+            "new about it; change the file, too"
+        ]
+
+    def describe(self) -> dict[str, object] | None:
+        """Return what the node's status says of the folder; None without one."""
+        if self.path is None:
+            return None
+        told = sorted(self._problems.items())[:_MAX_TOLD_PROBLEMS]
+        return {
+            "folder": str(self.path),
+            "files": len(self._seen),
+            "objects": len(self._held),
+            "message": self._trouble,
+            "problems": [{"file": path, "message": message} for path, message in told],
+        }
+
+    # Hearing
+
+    def _hear(self) -> None:
+        """Note what inotify says; looking comes later."""
+        assert self._inotify is not None, "it is read while it is open"
+        for notice in self._inotify.read():
+            folder = self._folders.get(notice.watch)
+            if notice.watch >= 0 and folder is None:
+                continue
+            if folder == "..":
+                if self.path is not None and notice.name == self.path.name:
+                    self._stirred.set()
+                continue
+            path = posixpath.join(folder or "", notice.name)
+            if notice.mask & inotify.MODIFY:
+                self._writing.setdefault(path, time.monotonic())
+            elif notice.mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO | inotify.DELETE):
+                self._writing.pop(path, None)
+            self._stirred.set()
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while True:
+            await self._wait(pause)
+            try:
+                is_finished = await self._look()
+                self._note_trouble("")
+            except scan.FolderError as error:
+                self._note_trouble(str(error), reason=error.reason)
+                is_finished = False
+            except (LimpetError, OSError) as error:  # a full disk: later
+                self._note_trouble(f"can't be applied now: {error}")
+                is_finished = False
+            except Exception as error:
+                traceback.print_exc()
+                self._note_trouble(f"a defect in Limpet: {error!r}; the node's log has more")
+                is_finished = False
+            pause = self._rescan_seconds if is_finished else self._retry_seconds
+            if self._writing:
+                pause = min(pause, _WRITING_SECONDS)
+
+    async def _wait(self, pause: float) -> None:
+        """Wait for a change and then for its end, or for the time to look anyway."""
+        try:
+            await asyncio.wait_for(self._stirred.wait(), pause)
+        except TimeoutError:
+            return
+        deadline = time.monotonic() + _MOST_SETTLE_SECONDS
+        while self._stirred.is_set() and time.monotonic() < deadline:
+            self._stirred.clear()
+            await asyncio.sleep(_SETTLE_SECONDS)
+        self._stirred.clear()
+
+    # Looking
+
+    async def _look(self) -> bool:
+        """Make the node have what the folder says; False when something has to be tried again soon."""
+        listing = await in_thread(self._list, name="manifests")
+        self._check_identity(listing)
+        gone = {path for path in self._known_paths() if self._is_gone(path, listing)}
+        changed = await in_thread(lambda: self._find_changed(listing), name="manifests")
+        if changed or gone:  # what was refused may be possible now
+            refused = [path for path, seen in self._seen.items() if seen.is_refused]
+            changed = sorted({*changed, *(path for path in refused if path in listing.files)})
+        reading = await self._read(changed, listing)
+        self._apply(reading, gone)
+        for path in gone:
+            self._seen.pop(path, None)
+        self._seen |= reading.seen
+        refused_now = {path: why for path, why in self._problems.items() if path in self._seen}
+        for path in reading.seen:
+            refused_now.pop(path, None)
+        self._note_problems({**refused_now, **listing.unreadable, **reading.refused})
+        return not reading.is_unfinished
+
+    def _list(self) -> Listing:
+        assert self.path is not None, "only a folder is looked at"
+        folders: dict[int, str] = {}
+
+        def watch(descriptor: int, path: str) -> None:
+            if self._inotify is not None:
+                try:
+                    folders[self._inotify.watch(descriptor)] = path
+                except OSError as error:
+                    raise scan.FolderError(self._unwatched(error)) from error
+
+        try:
+            parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                watch(parent, "..")
+            finally:
+                os.close(parent)
+        except OSError:
+            pass  # then only looking again finds out that the folder came
+        try:
+            root = scan.open_folder(self.path)
+            try:
+                return scan.list_manifests(root, watch=watch)
+            finally:
+                os.close(root)
+        finally:
+            self._folders = folders
+
+    def _unwatched(self, error: OSError) -> str:
+        return (
+            f"can't watch {self.path} by inotify ({error.strerror}); raise "
+            f"fs.inotify.max_user_watches or max_user_instances. It is looked at every "
+            f"{self._rescan_seconds:g} s"
+        )
+
+    def _check_identity(self, listing: Listing) -> None:
+        """Tell an emptied folder from one whose file system is not mounted. Raises `FolderGoneError`."""
+        if listing.files:
+            self._identity = listing.identity
+        elif self._held and listing.identity != self._identity and not listing.unreadable:
+            raise scan.FolderGoneError(
+                f"{self.path} holds no manifest, though {len(self._held)} objects came from there: it is "
+                "taken for a folder whose file system is not mounted. Nothing is removed; if "
+                "that is meant, `limpet delete` the objects"
+            )
+
+    def _known_paths(self) -> set[str]:
+        return {*self._seen, *(held.path for held in self._held.values())}
+
+    def _is_gone(self, path: str, listing: Listing) -> bool:
+        return path not in listing.files and listing.knows(path)
+
+    def _find_changed(self, listing: Listing) -> list[str]:
+        """Return the files that are not as they were when they were read."""
+        assert self.path is not None, "only a folder is looked at"
+        now = time.monotonic()
+        for path, since in list(self._writing.items()):
+            if now - since >= _WRITING_SECONDS:
+                self._writing.pop(path, None)
+        root = scan.open_folder(self.path)
+        try:
+            return [
+                path
+                for path, stamp in listing.files.items()
+                if path not in self._writing and not self._is_as_seen(root, path, stamp)
+            ]
+        finally:
+            os.close(root)
+
+    def _is_as_seen(self, root: int, path: str, stamp: Stamp) -> bool:
+        seen = self._seen.get(path)
+        return (
+            seen is not None
+            and seen.stamp == stamp
+            and all(scan.stamp_module(root, module) == known for module, known in seen.modules)
+        )
+
+    # Reading
+
+    async def _read(self, paths: Sequence[str], listing: Listing) -> _Reading:
+        """Read, parse and store what these files and their modules hold."""
+        reading = _Reading()
+        sizes = {path: listing.files[path][2] for path in paths}
+        for batch in scan.batches(paths, sizes):
+            contents = await in_thread(
+                lambda batch=batch: self._read_bytes(batch, listing, reading),  # type: ignore[misc]
+                name="manifests",
+            )
+            for path, line in (await self._parse(contents, reading)).items():
+                await in_thread(
+                    lambda path=path, line=line: self._interpret(path, line, listing, reading),  # type: ignore[misc]
+                    name="manifests",
+                )
+        return reading
+
+    def _read_bytes(
+        self, batch: Iterable[str], listing: Listing, reading: _Reading
+    ) -> dict[str, bytes]:
+        assert self.path is not None, "only a folder is read"
+        contents: dict[str, bytes] = {}
+        root = scan.open_folder(self.path)
+        try:
+            for path in batch:
+                try:
+                    contents[path] = scan.read_manifest(root, path, listing.files[path])
+                except scan.ChangingFileError:
+                    reading.is_unfinished = True
+                except scan.UnreadableFileError as error:
+                    self._refuse(reading, path, listing, str(error))
+        finally:
+            os.close(root)
+        return contents
+
+    async def _parse(self, contents: Mapping[str, bytes], reading: _Reading) -> dict[str, bytes]:
+        """Return the parser's answers. What it dies of is found by parsing one file at a time."""
+        if not contents:
+            return {}
+        try:
+            lines = await self._parser.parse(contents)
+        except ParseFailedError as error:
+            if len(contents) == 1:
+                [path] = contents
+                reading.refused[path] = f"{path}:1: {error}"
+                reading.is_unfinished = True
+                return {}
+            answers: dict[str, bytes] = {}
+            for path, content in contents.items():
+                answers |= await self._parse({path: content}, reading)
+            return answers
+        return dict(zip(contents, lines, strict=True))
+
+    def _interpret(self, path: str, line: bytes, listing: Listing, reading: _Reading) -> None:
+        assert self.path is not None, "only a folder is read"
+        stamps: dict[str, Stamp | None] = {}
+        root = scan.open_folder(self.path)
+        try:
+            documents = read_answer(path, line)
+            entries = tuple(self._entry(root, path, each, stamps) for each in documents)
+        except scan.ChangingFileError:
+            reading.is_unfinished = True
+            return
+        except InvalidManifestFileError as error:
+            self._refuse(reading, path, listing, str(error), stamps)
+            return
+        finally:
+            os.close(root)
+        reading.entries[path] = entries
+        reading.seen[path] = _Seen(stamp=listing.files[path], modules=tuple(stamps.items()))
+
+    def _entry(
+        self, root: int, path: str, document: Document, stamps: dict[str, Stamp | None]
+    ) -> Entry:
+        """Raises `InvalidManifestFileError` for a module that can't be had, `ChangingFileError`."""
+        digest = None
+        source = document.source
+        if source is not None and source.scheme == "file":
+            try:
+                module = scan.module_path(path, source.location)
+                stamps[module] = scan.stamp_module(root, module)
+                digest = scan.store_module(root, module, self._modules, lambda: self._is_stopping)
+            except scan.UnreadableFileError as error:
+                raise InvalidManifestFileError(f"{document.image_at}: image: {error}") from error
+            if source.digest not in (None, digest):
+                raise InvalidManifestFileError(
+                    f"{document.image_at}: image: {module} is {digest}, but {source.digest} is pinned"
+                )
+        said = f"{encode_body(document.object)}\n{digest or ''}".encode()
+        return Entry(
+            key=document.key,
+            object=document.object,
+            digest=digest,
+            mark=hashlib.blake2b(said, digest_size=16).hexdigest(),
+            where=document.name_at,
+        )
+
+    def _refuse(
+        self,
+        reading: _Reading,
+        path: str,
+        listing: Listing,
+        why: str,
+        stamps: Mapping[str, Stamp | None] | None = None,
+    ) -> None:
+        reading.refused[path] = why
+        modules = tuple((stamps or {}).items())
+        reading.seen[path] = _Seen(stamp=listing.files[path], modules=modules, is_refused=True)
+
+    # Applying
+
+    def _apply(self, reading: _Reading, gone: set[str]) -> None:
+        """Change the node once for all these files, without those that can't be applied."""
+        decided = self._decide(reading.entries, gone, reading.refused)
+        if not decided.is_empty:
+            decided = self._carry_out(reading, gone, decided)
+        for path, why in decided.refused.items():
+            reading.refused[path] = why
+            if path in reading.seen:
+                reading.seen[path] = replace(reading.seen[path], is_refused=True)
+
+    def _carry_out(self, reading: _Reading, gone: set[str], decided: Change) -> Change:
+        try:
+            self._commit(decided)
+        except LimpetError as error:
+            if error.is_retryable:
+                raise
+            culprits = self._find_culprits(reading, gone, decided) or dict.fromkeys(
+                reading.entries, str(error)
+            )
+            decided = self._decide(reading.entries, gone, {**decided.refused, **culprits})
+            if not decided.is_empty:
+                self._commit(decided)
+        return decided
+
+    def _decide(
+        self,
+        files: Mapping[str, tuple[Entry, ...]],
+        gone: set[str],
+        refused: Mapping[str, str],
+    ) -> Change:
+        return decide_change(
+            files,
+            gone=gone,
+            held=self._held,
+            existing=self._objects.stored.keys(),
+            refused=refused,
+        )
+
+    def _find_culprits(self, reading: _Reading, gone: set[str], decided: Change) -> dict[str, str]:
+        """Return why the node refuses files, each tried alone."""
+        found: dict[str, str] = {}
+        for path in reading.entries.keys() - decided.refused.keys():
+            others = dict.fromkeys(reading.entries.keys() - {path}, "")
+            alone = self._decide(reading.entries, gone, others)
+            try:
+                self._change(_requests(alone), removed=alone.remove, alongside=None, dry_run=True)
+            except LimpetError as error:
+                if error.is_retryable:
+                    raise
+                found[path] = f"{path}: {error}"
+        return found
+
+    def _commit(self, decided: Change) -> None:
+        """Change objects and what came from where in one transaction. Raises LimpetError."""
+        taken = [
+            entry.key
+            for entry in decided.apply
+            if entry.key in self._objects.stored and entry.key not in self._held
+        ]
+        results = self._change(
+            _requests(decided),
+            removed=decided.remove,
+            alongside=lambda: write_held(self._database, put=decided.put, drop=decided.drop),
+            dry_run=False,
+        )
+        for key in decided.drop:
+            self._held.pop(key, None)
+        self._held |= decided.put
+        self._tell(decided, results, taken)
+
+    def _tell(
+        self,
+        decided: Change,
+        results: Sequence[Mapping[str, object]],
+        taken: Sequence[ObjectKey],
+    ) -> None:
+        for key in taken:
+            path = self._held[key].path
+            text = f"{path} of the manifests folder has it now; it was applied by hand before"
+            self._record_object(key, "ManifestTookOver", text, False)
+        for key in decided.keep:
+            text = (
+                "no file of the manifests folder has it any more; it stays, for deleting it would "
+                "delete its data: `limpet delete` does that"
+            )
+            self._record_object(key, "ManifestLetGo", text, True)
+        counts = {
+            word: sum(result["action"] == word for result in results)
+            for word in ("created", "configured", "unchanged")
+        } | {"removed": len(decided.remove)}
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        if told:
+            self._record("ManifestsApplied", f"{self.path}: {told}", False)
+
+    # Telling
+
+    def _note_problems(self, problems: dict[str, str]) -> None:
+        for path, why in sorted(problems.items()):
+            if self._problems.get(path) != why:
+                where = why if why.startswith(path) else f"{path}: {why}"
+                self._record(
+                    "ManifestInvalid", f"{where}; what it had before stays as it was", True
+                )
+        self._problems = problems
+
+    def _note_trouble(self, message: str, *, reason: str = "ManifestsNotApplied") -> None:
+        if message and message != self._trouble:
+            self._record(reason, f"{message}. Everything stays as it was", True)
+        elif self._trouble and not message:
+            self._record("ManifestsBack", f"{self.path} can be used again", False)
+        self._trouble = message
+
+
+def _requests(decided: Change) -> list[tuple[dict[str, object], str | None]]:
+    return [(entry.object, entry.digest) for entry in decided.apply]
