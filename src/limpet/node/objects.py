@@ -82,12 +82,15 @@ class Objects:
                 changes.append((change, resource))
         if dry_run or not (changes or removed or alongside):
             return results, []
-        with self._database.transaction():
+
+        def write() -> None:
             self._database.write_objects([stored for stored, _ in changes])
             for key in removed:
                 self._database.delete_object(*key)
             if alongside is not None:
                 alongside()
+
+        self._database.transact(write)
         for key in removed:
             del self.stored[key]
             self.resources.pop(key, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from limpet.store.files import make_directory
 from limpet.store.restoring import NothingToRestoreError, finish_restoring, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 # Kind, namespace and name.
@@ -329,18 +328,6 @@ class Database:
         assert self._connection is not None, "open() comes first"
         return self._connection
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Do everything inside or nothing; durable when the outermost one ends.
-
-        Raises `StoreFullError`.
-        """
-        try:
-            with self.connection:
-                yield
-        except apsw.Error as error:
-            raise _write_error(self._path, error) from error
-
     def load_objects(self) -> list[StoredObject]:
         """Return every object, oldest first."""
         rows = self.connection.execute(
@@ -372,14 +359,16 @@ class Database:
 
     def delete_object(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object and what is known of its end; durable on return."""
-        where = " WHERE kind = ? AND namespace = ? AND name = ?"
-        statements = [f"DELETE FROM {table}{where}" for table in ("objects", "completions")]  # noqa: S608 - ours
+        key = (kind, namespace, name)
 
-        def delete(connection: apsw.Connection) -> None:
-            for statement in statements:
-                connection.execute(statement, (kind, namespace, name))
+        def delete() -> None:
+            for table in ("objects", "completions"):
+                self.write(
+                    f"DELETE FROM {table} WHERE kind = ? AND namespace = ? AND name = ?",  # noqa: S608 - ours
+                    [key],
+                )
 
-        self._change(delete)
+        self.transact(delete)
 
     def load_needed_digests(self) -> frozenset[str]:
         """Return the modules that a desired object or a release in the history needs."""
@@ -473,14 +462,17 @@ class Database:
 
         On a full disk the reserve is there for promises, not for history.
         """
-        self._change(
-            lambda connection: connection.executemany(statement, rows), is_promise=is_promise
-        )
+        self.transact(lambda: self.connection.executemany(statement, rows), is_promise=is_promise)
 
-    def _change(
-        self, change: Callable[[apsw.Connection], object], *, is_promise: bool = True
-    ) -> None:
-        """Change the state, all or nothing, on a full disk as well where that can be done."""
+    def transact(self, change: Callable[[], object], *, is_promise: bool = True) -> None:
+        """Do what `change` writes, all or nothing, on a full disk as well where that can be done.
+
+        It may be called more than once, each time for the first time as far as the state is concerned.
+        Within another change it is part of that one. Durable on return. Raises `StoreFullError`.
+        """
+        if self.connection.in_transaction:
+            change()
+            return
         try:
             if self._try(change) or (self._begin_log_anew() and self._try(change)):
                 return
@@ -491,7 +483,7 @@ class Database:
         except apsw.Error as error:
             raise _write_error(self._path, error) from error
 
-    def _try(self, change: Callable[[apsw.Connection], object]) -> bool:
+    def _try(self, change: Callable[[], object]) -> bool:
         """Whether there was room for a change."""
         try:
             _transact(self.connection, change)
@@ -524,11 +516,11 @@ def _write_error(path: Path, error: apsw.Error) -> LimpetError:
     )
 
 
-def _transact(connection: apsw.Connection, change: Callable[[apsw.Connection], object]) -> None:
+def _transact(connection: apsw.Connection, change: Callable[[], object]) -> None:
     """Do all of a change or nothing. On a full disk SQLite has rolled back already, which apsw minds."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        change(connection)
+        change()
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

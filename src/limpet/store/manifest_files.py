@@ -41,12 +41,16 @@ def write_held(
 
     Raises `StoreFullError`.
     """
-    with database.transaction():
+    gone = list(drop)
+
+    def change() -> None:
         database.write(
-            "DELETE FROM manifest_files WHERE kind = ? AND namespace = ? AND name = ?", list(drop)
+            "DELETE FROM manifest_files WHERE kind = ? AND namespace = ? AND name = ?", gone
         )
         database.write(
             "INSERT OR REPLACE INTO manifest_files (path, kind, namespace, name, mark)"
             " VALUES (?, ?, ?, ?, ?)",
             [(held.path, *key, held.mark) for key, held in put.items()],
         )
+
+    database.transact(change)
