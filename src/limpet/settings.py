@@ -157,6 +157,7 @@ class MemorySettings:
     share of the time (/proc/pressure/memory, some avg10). Default: 20."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BundleSettings:
     """Bundles (docs/bundles.md)."""
 
