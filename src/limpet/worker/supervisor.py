@@ -207,6 +207,15 @@ class Zygote:
         yield from self._starting.values()
         yield from (process for process, _, _ in self._waiting)
 
+    def adopt(self, process: Process, pid: int, pidfd: int | None) -> None:
+        """Have a process that an earlier agent's zygote forked; `pidfd` is None when it has ended."""
+        self._running[pid] = process
+        process.adopt(pid, pidfd)
+
+    def let_go(self, pid: int) -> None:
+        """Expect no status of this process any more: it is known, or nobody has it."""
+        self._running.pop(pid, None)
+
     def end_when_idle(self) -> None:
         """Let a zygote go that has nothing to do; one that is needed again is asked for again."""
         if self._is_kept or self._channel is None or next(self.processes(), None) is not None:
