@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from limpet.engine.choice import WASMEDGE
+from limpet.errors import LimpetError
 from limpet.manifest.model import RestartPolicy
 from limpet.node.egress import Connector
 from limpet.node.identity import FigureRecord, SlotRecord
@@ -115,6 +116,7 @@ class AppRuntime:
         )
         self._watched: list[socket.socket] = []
         self._serial = 0
+        self._incarnation = 0
         self._streams: set[LogStream] = set()
         self._has_told_completion = False
 
@@ -156,6 +158,8 @@ class AppRuntime:
         if self.prepared is not None and self.prepared.plan == plan:
             return
         self.unprepare()
+        if not self._incarnation:
+            self._incarnation = self._read_last_run()
         config = worker_config(plan, self._settings)
         self.prepared = Prepared(plan, artifact, sockets, write_config(config))
         self.problem = None
@@ -164,6 +168,12 @@ class AppRuntime:
                 worker.plan = plan
                 worker.is_confirmed = True
                 self._begin_probes(worker)
+
+    def _read_last_run(self) -> int:
+        try:
+            return self.log.last_run()
+        except LimpetError:  # logs are worth a try, not an app
+            return 0
 
     def unprepare(self) -> None:
         """Give the current plan up; its workers run on."""
@@ -189,7 +199,9 @@ class AppRuntime:
         self._serial += 1
         number = self._serial
         plan = prepared.plan
-        incarnation = max(int(time.time() * 1000), self._last_incarnation(index) + 1)
+        # Runs are told apart and ordered by it: a clock that is set back must not undo that.
+        self._incarnation = max(int(time.time() * 1000), self._incarnation + 1)
+        incarnation = self._incarnation
         stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         directories: list[int] = []
@@ -316,6 +328,7 @@ class AppRuntime:
         identity, process = taken.identity, taken.process
         number = identity.number
         self._serial = max(self._serial, number)
+        self._incarnation = max(self._incarnation, identity.incarnation)
         app = replace(self.app, grace_seconds=identity.grace_seconds)
         plan = stand_in_plan(app, engine=identity.engine, fingerprint=identity.fingerprint)
         worker = Worker(number, identity.slot, plan, identity.incarnation, process)
@@ -357,10 +370,6 @@ class AppRuntime:
             ):
                 return worker.process
         return None
-
-    def _last_incarnation(self, index: int) -> int:
-        starts = [worker.incarnation for worker in self.workers.values() if worker.slot == index]
-        return max(starts, default=0)
 
     def _fail_start(self, index: int, error: OSError) -> None:
         slot = self.slot(index)
