@@ -153,7 +153,11 @@ class Zygote:
         if self._is_asked_for or self._channel is not None:
             return
         self._is_asked_for = True
-        pause = min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS) if self._failures > 1 else 0.0
+        pause = (
+            min(0.1 * 2 ** min(self._failures, 9), _MAX_PAUSE_SECONDS)
+            if self._failures > 1
+            else 0.0
+        )
         asyncio.get_running_loop().call_later(pause, self._start, self.name)
 
     def spawn(
