@@ -40,6 +40,12 @@ class Bounds:
     """Peer's processes in the memory measurement."""
     help_runs: int = 20
     """Runs of `limpet --help`."""
+    agent_kills: int = 20
+    """Agents killed under load."""
+    reboots: int = 5
+    """Nodes killed and started again."""
+    rebooted_apps: int = 20
+    """Apps on each of those."""
     engine_starts: int = 50
     """Cold starts of each kind where engines are compared."""
     engine_apps: int = 10
@@ -61,6 +67,8 @@ QUICK = Bounds(
     idle_apps=10,
     peers=3,
     help_runs=7,
+    agent_kills=4,
+    reboots=2,
     engine_starts=10,
     engine_apps=3,
     compiled_examples=("hello", "socket-server"),

@@ -32,8 +32,8 @@ _APP_PREFIX = "app:"
 class Node:
     """A node for a `with` block, its data in `folder`."""
 
-    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
-        folder.mkdir()
+    def __init__(self, folder: Path, *, python: str = sys.executable, is_new: bool = True) -> None:
+        folder.mkdir(exist_ok=not is_new)
         self._socket = folder / "s"
         options = ["--data", folder / "data", "--socket", self._socket]
         self._process = Process(

@@ -190,6 +190,25 @@ class Catalog:
         return sorted(found, key=lambda resource: (resource.namespace, resource.name))
 
 
+def stand_in_plan(app: App, *, engine: str, fingerprint: str) -> Plan:
+    """Return what is known of the plan of a worker that runs already: what an agent asks of a worker."""
+    return Plan(
+        app=app,
+        key=app_key(app),
+        engine=engine,
+        engine_reason="",
+        is_component=False,
+        digest="",
+        args=(),
+        env=(),
+        listeners=(),
+        guest_ports=(),
+        mounts=(),
+        fingerprint=fingerprint,
+        egress=EgressPolicy(()),
+    )
+
+
 def app_key(app: App) -> AppKey:
     """Return an app's key."""
     return AppKey(app.namespace, app.name)

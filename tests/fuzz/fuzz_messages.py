@@ -16,6 +16,7 @@ from fuzz_command_line import run
 
 from limpet.telemetry.histogram import BUCKETS
 from limpet.worker.messages import (
+    Adopt,
     Assign,
     Compiled,
     Connect,
@@ -26,11 +27,13 @@ from limpet.worker.messages import (
     Exited,
     Failed,
     Finished,
+    Hold,
     MessageError,
     Notice,
     ProbeRequest,
     ProbeResult,
     Ready,
+    Release,
     Resolve,
     Resolved,
     Routes,
@@ -49,6 +52,9 @@ CORPUS = [
         EngineReady("wasmtime", "50.0.1", "0123456789abcdef", ("namespaces", "seccomp", "user")),
         Assign(),
         Drain(),
+        Adopt(),
+        Hold("worker default/a#1", 4711, "{}"),
+        Release("worker default/a#1"),
         Connect(1, "api.example.com", 443, "tcp"),
         Connect(2, "192.0.2.1", 53, "udp"),
         Connected(1, "", 0),

@@ -54,6 +54,19 @@ def set_process_name(name: str) -> None:
     prctl(_PR_SET_NAME, ctypes.addressof(buffer), what="PR_SET_NAME")
 
 
+def read_start_ticks(pid: int) -> int | None:
+    """Return when a process was started, in clock ticks since the boot; None when there is none.
+
+    With the number it names one process of this boot: numbers come again (proc_pid_stat(5), starttime).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[19])
+
+
 def become_subreaper() -> None:
     """Become the parent of descendants whose own parent dies (PR_SET_CHILD_SUBREAPER)."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1, what="PR_SET_CHILD_SUBREAPER")

@@ -25,10 +25,12 @@ from limpet.errors import (
 )
 from limpet.linux.process import set_process_name
 from limpet.manifest.model import App, Ingress, PersistentVolumeClaim
+from limpet.node.adoption import Adoption, read_estate
 from limpet.node.apps import AppRuntime
 from limpet.node.bundles import Bundles
 from limpet.node.care import Care
 from limpet.node.events import Events
+from limpet.node.keeper import Keeper
 from limpet.node.keys import NodeKeys
 from limpet.node.listeners import Listeners
 from limpet.node.manifests.folder import ManifestFolder
@@ -68,6 +70,7 @@ from limpet.worker.messages import (
     Drop,
     Exited,
     Keep,
+    Message,
     MessageError,
     StartZygote,
     ZygoteStarted,
@@ -145,6 +148,8 @@ class Agent:
         self.apps: dict[AppKey, AppRuntime] = {}
         self.objects = Objects(self.database, self.store)
         self._launcher = launcher
+        self._keeper = Keeper(self._tell_launcher)
+        self._estate = read_estate(inheritance.held)
         self._last_status = inheritance.last_status
         self._volumes = Volumes(directory, self.keys, self._record_node)
         self._listeners = Listeners(inheritance.sockets, keep=self._keep, drop=self._drop)
@@ -202,12 +207,13 @@ class Agent:
             loop.add_signal_handler(number, self._stopping.set)
         self.reserve.give_up()  # on a full disk the state could not even be opened
         self.keys.open()
-        self.groups.open()
+        self.groups.open(keep=self._estate.groups)
         self.events.load()
         self._adopt_plain_logs()
         self._load()
         self.care.open()
         self.manifests.load()
+        adopted = self._adopt_workers()
         self._volumes.remove_leftovers()
         self._launcher.set_blocking(False)
         loop.add_reader(self._launcher.fileno(), self._read_launcher)
@@ -216,7 +222,8 @@ class Agent:
             how = os.waitstatus_to_exitcode(self._last_status)
             what = f"signal {-how}" if how < 0 else f"exit code {how}"
             self._record_node(
-                "AgentRestarted", f"the agent had ended by {what} and was started again"
+                "AgentRestarted",
+                f"the agent had ended by {what} and was started again; {adopted} workers went on",
             )
         sys.stdout.write(
             f"limpet {__version__}: node {self.name} is up, its API on "
@@ -260,6 +267,13 @@ class Agent:
         self.objects.load(lambda key, why: self._record(key, "InvalidObject", why))
         for key in self.objects.resources:
             self._adopt(key, completions.get(key))
+
+    def _adopt_workers(self) -> int:
+        """Go on with what an earlier agent has left; return how many workers that are."""
+        adoption = Adoption(
+            self._estate, zygotes=self.zygotes, groups=self.groups, keeper=self._keeper
+        )
+        return adoption.carry_out(self.apps)
 
     async def _drain_all(self) -> None:
         self._preparer.cancel_all()
@@ -327,23 +341,19 @@ class Agent:
             )
 
     def _start_zygote(self, engine: str) -> None:
-        self._launcher.set_blocking(True)
-        try:
-            self._launcher.send(StartZygote(engine))
-        finally:
-            self._launcher.set_blocking(False)
+        self._tell_launcher(StartZygote(engine))
 
     def _keep(self, name: str, listening: socket.socket) -> None:
-        self._launcher.set_blocking(True)
-        try:
-            self._launcher.send(Keep(name), [listening.fileno()])
-        finally:
-            self._launcher.set_blocking(False)
+        self._tell_launcher(Keep(name), [listening.fileno()])
 
     def _drop(self, name: str) -> None:
+        self._tell_launcher(Drop(name))
+
+    def _tell_launcher(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send to the launcher, which always reads: it never waits for the agent."""
         self._launcher.set_blocking(True)
         try:
-            self._launcher.send(Drop(name))
+            self._launcher.send(message, descriptors)
         finally:
             self._launcher.set_blocking(False)
 
@@ -438,6 +448,7 @@ class Agent:
                 zygotes=self.zygotes,
                 volumes=self._volumes,
                 log=self.logs.app(stored.namespace, stored.name),
+                keeper=self._keeper,
                 on_change=self._on_change,
                 record=self.record_app,
                 egress=lambda app: compile_egress(app, self._catalog),
@@ -545,6 +556,7 @@ class Agent:
     def _forget(self, runtime: AppRuntime) -> None:
         self._preparer.cancel(runtime.key)
         runtime.close()
+        runtime.forget()
         with contextlib.suppress(
             LimpetError
         ):  # a full disk: the lines go when others need the room

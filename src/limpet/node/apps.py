@@ -11,26 +11,30 @@ import contextlib
 import os
 import time
 from collections import deque
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from limpet.engine.choice import WASMEDGE
+from limpet.errors import LimpetError
 from limpet.manifest.model import RestartPolicy
 from limpet.node.egress import Connector
+from limpet.node.identity import FigureRecord, SlotRecord
 from limpet.node.listeners import revive
 from limpet.node.prepared import Prepared, kernel_limits, worker_config
 from limpet.node.probes import Prober
 from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
 from limpet.node.streams import LogStream
 from limpet.node.workers import Slot, Worker
-from limpet.plan import serves
+from limpet.plan import serves, stand_in_plan
 from limpet.store.database import Completion
 from limpet.telemetry.histogram import Histogram
+from limpet.worker.channel import close_all
 from limpet.worker.config import write_config
 from limpet.worker.messages import (
     Assign,
     Connect,
     Drain,
+    Finished,
     Message,
     Notice,
     ProbeResult,
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 
     from limpet.egress import EgressPolicy
     from limpet.manifest.model import App, Mount
+    from limpet.node.adoption import Taken
+    from limpet.node.keeper import Keeper
     from limpet.node.volumes import Volumes
     from limpet.plan import AppKey, Plan
     from limpet.settings import Settings
@@ -57,6 +63,8 @@ if TYPE_CHECKING:
     from limpet.worker.supervisor import Zygotes
 
 _KEPT_START_TIMES = 100
+# A worker that a client waits for is given to the launcher when it has probably answered.
+_HOLD_SECONDS = 0.02
 # Its compiled code has no other way to notice that a stack is full.
 _OVERFLOW_HINT = "on WasmEdge calls that nest too deep end so; Wasmtime makes a trap of them"
 
@@ -75,6 +83,7 @@ class AppRuntime:
         zygotes: Zygotes,
         volumes: Volumes,
         log: AppLog,
+        keeper: Keeper,
         on_change: Callable[[AppKey], None],
         record: Callable[[AppRuntime, str, str, bool], None],
         egress: Callable[[App], EgressPolicy],
@@ -98,6 +107,7 @@ class AppRuntime:
         self._settings = settings
         self._zygotes = zygotes
         self._volumes = volumes
+        self._keeper = keeper
         self._on_change = on_change
         self._record = record
         self._connector = Connector(
@@ -106,6 +116,7 @@ class AppRuntime:
         )
         self._watched: list[socket.socket] = []
         self._serial = 0
+        self._incarnation = 0
         self._streams: set[LogStream] = set()
         self._has_told_completion = False
 
@@ -147,9 +158,22 @@ class AppRuntime:
         if self.prepared is not None and self.prepared.plan == plan:
             return
         self.unprepare()
+        if not self._incarnation:
+            self._incarnation = self._read_last_run()
         config = worker_config(plan, self._settings)
         self.prepared = Prepared(plan, artifact, sockets, write_config(config))
         self.problem = None
+        for worker in self.workers.values():
+            if not worker.is_confirmed and worker.plan.fingerprint == plan.fingerprint:
+                worker.plan = plan
+                worker.is_confirmed = True
+                self._begin_probes(worker)
+
+    def _read_last_run(self) -> int:
+        try:
+            return self.log.last_run()
+        except LimpetError:  # logs are worth a try, not an app
+            return 0
 
     def unprepare(self) -> None:
         """Give the current plan up; its workers run on."""
@@ -175,8 +199,9 @@ class AppRuntime:
         self._serial += 1
         number = self._serial
         plan = prepared.plan
-        incarnation = max(int(time.time() * 1000), self._last_incarnation(index) + 1)
-        name = f"{self.key.name}-{index}"
+        # Runs are told apart and ordered by it: a clock that is set back must not undo that.
+        self._incarnation = max(int(time.time() * 1000), self._incarnation + 1)
+        incarnation = self._incarnation
         stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         directories: list[int] = []
@@ -189,6 +214,10 @@ class AppRuntime:
                 on_message=lambda _, message: self._on_message(number, message),
                 on_exit=lambda _, info: self._on_exit(number, info),
             )
+            worker = Worker(number, index, plan, incarnation, process)
+            worker.is_from_zero = self.has_demand
+            self.workers[number] = worker
+            self._have_held(worker, (stdout_read, stderr_read))
             process.send(
                 Assign(),
                 [
@@ -201,6 +230,7 @@ class AppRuntime:
                 ],
             )
         except OSError as error:
+            self.workers.pop(number, None)
             os.close(stdout_read)
             os.close(stderr_read)
             self._fail_start(index, error)
@@ -208,19 +238,119 @@ class AppRuntime:
         finally:
             for descriptor in (stdout_write, stderr_write, *directories):
                 os.close(descriptor)
-        for descriptor, stream in ((stdout_read, b"o"), (stderr_read, b"e")):
+        self._read_logs((stdout_read, stderr_read), index, incarnation)
+
+    def _read_logs(self, logs: tuple[int, int], index: int, incarnation: int) -> None:
+        for descriptor, stream in zip(logs, (b"o", b"e"), strict=True):
             LogStream(
                 descriptor,
                 self.log,
                 self._settings.logs,
                 stream=stream,
-                worker=name,
+                worker=f"{self.key.name}-{index}",
                 incarnation=incarnation,
                 registry=self._streams,
             )
-        worker = Worker(number, index, plan, incarnation, process)
-        worker.is_from_zero = self.has_demand
+
+    # For the next agent
+
+    def _have_held(self, worker: Worker, logs: tuple[int, int]) -> None:
+        """Give the worker to the launcher: before it works, unless that would keep a client waiting."""
+        if not worker.is_from_zero or worker.plan.writes_volumes:
+            worker.process.before_work(lambda: self._keeper.hold(worker, logs))
+            return
+        held = tuple(os.dup(descriptor) for descriptor in logs)  # the log may be over by then
+        loop = asyncio.get_running_loop()
+        loop.call_later(_HOLD_SECONDS, self._hold_late, worker, held)
+
+    def _hold_late(self, worker: Worker, logs: tuple[int, ...]) -> None:
+        is_there = self.workers.get(worker.id) is worker
+        if is_there and worker.process.pid is None:  # a slow start
+            asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._hold_late, worker, logs)
+            return
+        if is_there:
+            self._keeper.hold(worker, logs)
+        close_all(logs)
+
+    def _remember_end(self, worker: Worker) -> None:
+        """Have it remembered that a worker has ended, and only then that there is none."""
+        common = {"namespace": self.key.namespace, "name": self.key.name}
+        figures = FigureRecord(
+            **common,
+            created_at=self.created_at,
+            requests=self.requests,
+            failed=self.failed,
+            cold_starts=self.cold_starts,
+            latency=tuple(self.latency.counts),
+            start_times=tuple(self.start_times),
+        )
+        self._keeper.remember(figures)
+        if worker.state is not WorkerState.DRAINING:
+            slot = self.slot(worker.slot)
+            record = SlotRecord(
+                **common,
+                created_at=self.created_at,
+                generation=self.generation,
+                slot=worker.slot,
+                failures=slot.failures,
+                restarts=slot.restarts,
+                retry_at=slot.retry_at,
+                is_completed=slot.is_completed,
+                last_number=slot.last_number,
+                last_exit=asdict(slot.last_exit) if slot.last_exit else None,
+            )
+            self._keeper.remember(record)
+        self._keeper.release_worker(self.key, worker.id)
+
+    # After an earlier agent
+
+    def recall(self, record: SlotRecord | FigureRecord) -> None:
+        """Take up what an earlier agent has remembered."""
+        if isinstance(record, FigureRecord):
+            self.requests, self.failed = record.requests, record.failed
+            self.cold_starts = record.cold_starts
+            self.latency = Histogram(record.latency)
+            self.start_times.extend(record.start_times)
+            return
+        slot = self.slot(record.slot)
+        slot.last_number = record.last_number
+        self._serial = max(self._serial, record.last_number)
+        slot.last_exit = ExitInfo(**record.last_exit) if record.last_exit else None
+        if record.generation == self.generation:  # else it was applied anew
+            slot.failures, slot.restarts = record.failures, record.restarts
+            slot.retry_at, slot.is_completed = record.retry_at, record.is_completed
+
+    def adopt(self, taken: Taken) -> None:
+        """Go on with a worker that an earlier agent has started.
+
+        Whether it has the plan that is in force is known when that is prepared.
+        """
+        identity, process = taken.identity, taken.process
+        number = identity.number
+        self._serial = max(self._serial, number)
+        self._incarnation = max(self._incarnation, identity.incarnation)
+        app = replace(self.app, grace_seconds=identity.grace_seconds)
+        plan = stand_in_plan(app, engine=identity.engine, fingerprint=identity.fingerprint)
+        worker = Worker(number, identity.slot, plan, identity.incarnation, process)
+        worker.started_at, worker.assigned_at = identity.started_at, identity.assigned_at
+        worker.start_ticks = identity.start_ticks
+        worker.was_ready, worker.has_probes = identity.was_ready, identity.has_probes
+        worker.is_from_zero = identity.is_from_zero
+        worker.drain_until = identity.drain_until
+        worker.is_adopted, worker.is_confirmed = True, False
         self.workers[number] = worker
+        if identity.drain_until is not None:
+            worker.state = WorkerState.DRAINING
+            grace = max(0.0, identity.drain_until - time.monotonic())
+            asyncio.get_running_loop().call_later(grace, self._kill_drained, number)
+        elif taken.is_alive and app.http.idle_timeout_seconds:
+            self.has_demand = True  # it says when that is over
+        process.hand_over(
+            on_message=lambda _, message: self._on_message(number, message),
+            on_exit=lambda _, info: self._on_exit(number, info),
+        )
+        self._read_logs(taken.logs, identity.slot, identity.incarnation)
+        taken.begin(self._zygotes)
 
     def _revive(self, sockets: Sequence[socket.socket]) -> None:
         """Let sockets listen again that a hostile worker has shut down: it harms its own app alone."""
@@ -241,10 +371,6 @@ class AppRuntime:
                 return worker.process
         return None
 
-    def _last_incarnation(self, index: int) -> int:
-        starts = [worker.incarnation for worker in self.workers.values() if worker.slot == index]
-        return max(starts, default=0)
-
     def _fail_start(self, index: int, error: OSError) -> None:
         slot = self.slot(index)
         slot.failures += 1
@@ -258,10 +384,11 @@ class AppRuntime:
         worker.state = WorkerState.DRAINING
         if worker.prober is not None:
             worker.prober.stop()
+        grace = worker.plan.app.grace_seconds
+        worker.drain_until = time.monotonic() + grace
+        self._keeper.hold(worker)
         worker.process.send(Drain())
-        asyncio.get_running_loop().call_later(
-            worker.plan.app.grace_seconds, self._kill_drained, number
-        )
+        asyncio.get_running_loop().call_later(grace, self._kill_drained, number)
 
     def _kill_drained(self, number: int) -> None:
         worker = self.workers.get(number)
@@ -299,6 +426,7 @@ class AppRuntime:
         worker = self.workers.get(number)
         if worker is None:
             return
+        worker.has_spoken = True
         if isinstance(message, Ready):
             self._on_ready(worker, message)
         elif isinstance(message, Stats):
@@ -309,6 +437,8 @@ class AppRuntime:
             self._connector.serve(worker.process, message)
         elif isinstance(message, Resolve):
             self._connector.resolve(worker.process, message)
+        elif isinstance(message, Finished):
+            self._keeper.hold(worker)
         elif isinstance(message, Notice) and message.reason == "Idle":
             # It repeats this for as long as it holds: what is not repeated is no longer so.
             patience = worker.plan.app.http.idle_timeout_seconds or 0.0
@@ -321,22 +451,38 @@ class AppRuntime:
         if worker.is_loaded:
             return  # it says so once; a hostile one may repeat it, and gets no further probes
         worker.is_loaded = True
+        if not worker.is_adopted:
+            app = worker.plan.app
+            worker.has_probes = bool(app.readiness or app.liveness or app.startup)
+        if not worker.has_probes or worker.was_ready:
+            self._set_ready(worker, True)
+        self._begin_probes(worker)
+        if worker.is_adopted:
+            return
         self.start_times.append(message.milliseconds)
         self.cold_starts += worker.is_from_zero
-        app = worker.plan.app
-        if app.readiness or app.liveness or app.startup:
-            worker.prober = Prober(worker, on_ready=self._set_ready, on_dead=self._on_probe_failure)
-            worker.prober.start()
-        else:
-            self._set_ready(worker, True)
         self._record(self, "Started", f"worker {worker.name} started", False)
+
+    def _begin_probes(self, worker: Worker) -> None:
+        """Probe a worker that is loaded and has this app's plan."""
+        if worker.has_probes and worker.is_loaded and worker.is_confirmed and worker.prober is None:
+            worker.prober = Prober(
+                worker,
+                on_ready=self._set_ready,
+                on_dead=self._on_probe_failure,
+                was_ready=worker.was_ready,
+            )
+            worker.prober.start()
 
     def _set_ready(self, worker: Worker, is_ready: bool) -> None:  # noqa: FBT001 - a callback
         if worker.state is WorkerState.DRAINING:
             return
         worker.state = WorkerState.READY if is_ready else WorkerState.STARTING
         if is_ready and worker.ready_at is None:
-            worker.ready_at = time.monotonic()
+            worker.ready_at = worker.assigned_at if worker.is_adopted else time.monotonic()
+        if is_ready and worker.has_probes and not worker.was_ready:
+            worker.was_ready = True
+            self._keeper.hold(worker)
         self._on_change(self.key)
 
     def _on_probe_failure(self, worker: Worker, message: str) -> None:
@@ -354,18 +500,24 @@ class AppRuntime:
             self.failed += worker.stats.failed
             if worker.stats.latency:
                 self.latency.add(worker.stats.latency)
-        if worker.state is WorkerState.DRAINING:
-            self._on_change(self.key)
-            return
+        self._learn_end(worker, info)
+        self._remember_end(worker)
+        self._on_change(self.key)
+
+    def _learn_end(self, worker: Worker, info: ExitInfo) -> None:
         slot = self.slot(worker.slot)
+        if worker.state is WorkerState.DRAINING or worker.id <= slot.last_number:
+            return
+        slot.last_number = worker.id
+        said = worker.process.finished is not None
         if info.signal == "SIGSEGV" and worker.plan.engine == WASMEDGE:
             info = replace(info, message=f"{info.message}: {_OVERFLOW_HINT}")
         slot.last_exit = info
         if info.reason == "SpawnFailed" and info.message == "the zygote died":
-            self._on_change(self.key)  # not the app's failure: it starts again at once
-            return
+            return  # not the app's failure: it starts again at once
+        if worker.is_adopted and info.is_success and not worker.has_spoken and not said:
+            return  # its agent died before it had assigned it any work
         self._learn_exit(worker, slot, info)
-        self._on_change(self.key)
 
     def _learn_exit(self, worker: Worker, slot: Slot, info: ExitInfo) -> None:
         app = worker.plan.app
@@ -493,6 +645,10 @@ class AppRuntime:
         """End every worker at once."""
         for worker in self.workers.values():
             worker.process.kill()
+
+    def forget(self) -> None:
+        """Have nothing remembered of an app that is deleted."""
+        self._keeper.forget(self.key)
 
     def close(self) -> None:
         """Release what the app holds; its workers are gone."""

@@ -1,7 +1,8 @@
 """The process that `limpet up` is: it starts the zygote and the agent and starts them again when they die.
 
-It holds no state but a copy of each listening socket, so that a new agent finds them as they were and
-no client is refused meanwhile. It never parses anything that an app or a client wrote.
+It holds no state but a copy of each listening socket and of what reaches each worker, so that a new agent
+finds them as they were: no client is refused meanwhile, and workers don't notice
+(docs/decisions/adoption.md). It never parses anything that an app or a client wrote.
 
 It imports only what agent and zygote both use, and forks them: a page that one of them alone needs
 would be kept twice, here and by the process that writes to it (docs/decisions/process-memory.md).
@@ -17,7 +18,9 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+import traceback
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from limpet.engine import DEFAULT_ENGINE, engine_names
@@ -28,13 +31,16 @@ from limpet.linux.process import (
     disable_core_dumps,
     set_process_name,
 )
+from limpet.node.holdings import End, Held, Holdings
 from limpet.node.mounts import make_private_mounts
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import (
     Drop,
     Exited,
+    Hold,
     Keep,
     MessageError,
+    Release,
     StartZygote,
     ZygoteStarted,
 )
@@ -43,12 +49,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from limpet.settings import Settings
+    from limpet.worker.messages import Message
 
 # Started again at once; one that keeps dying within this time is started ever more slowly.
 _STABLE_SECONDS = 10.0
 _MAX_PAUSE_SECONDS = 5.0
 _OOM_SCORE = -900  # close to never: who kills the node kills every app
-# An agent that ends with one of these said why: starting it again would only say it again.
+_SPILL_SECONDS = 0.1
+# An agent that ends with one of these said why: starting it again would only say it again, and is worth
+# it only where workers serve on meanwhile.
 _EXPLAINED_CODES = range(2, 8)
 
 
@@ -56,13 +65,15 @@ _EXPLAINED_CODES = range(2, 8)
 class Inheritance:
     """What an agent finds: listening sockets by name, how many agents died, the last wait status.
 
-    `unlock` is the descriptor of the key that `limpet up` made from a passphrase.
+    `unlock` is the descriptor of the key that `limpet up` made from a passphrase. `held` is what agents
+    before this one have left, by name.
     """
 
     sockets: Mapping[str, socket.socket]
     restarts: int = 0
     last_status: int = 0
     unlock: int | None = None
+    held: Mapping[str, Held] = field(default_factory=dict)
 
 
 class Launcher:
@@ -80,6 +91,9 @@ class Launcher:
         self._run_agent = run_agent
         self._run_zygote = run_zygote
         self._kept: dict[str, socket.socket] = {}
+        self._holdings = Holdings()
+        # What the agent was not told yet: waiting for it to read could be waiting for each other.
+        self._untold: deque[tuple[Message, tuple[int, ...]]] = deque()
         self._agent_pid = 0
         self._agent: Channel | None = None
         self._agent_restarts = 0
@@ -89,6 +103,7 @@ class Launcher:
         self._zygote_ends: dict[str, tuple[int, int]] = {}
         self._failures = 0
         self._started_at = 0.0
+        self._start_at: float | None = None  # when the next agent is to be started
         self._is_stopping = False
         self._last_status = 0
         self._own: tuple[int, ...] = ()
@@ -111,15 +126,37 @@ class Launcher:
             poll = select.poll()
             poll.register(wake_read, select.POLLIN)
             if self._agent is not None:
-                poll.register(self._agent.fileno(), select.POLLIN)
-            for descriptor, _ in poll.poll():
+                events = select.POLLIN | (select.POLLOUT if self._untold else 0)
+                poll.register(self._agent.fileno(), events)
+            for descriptor, events in poll.poll(self._patience_milliseconds()):
                 if descriptor == wake_read:
                     os.read(wake_read, 4096)
-                else:
+                    continue
+                if events & select.POLLOUT:
+                    self._tell_rest()
+                if events & ~select.POLLOUT:
                     self._serve_agent()
             code = self._reap()
             if code is not None:
                 return code
+            if self._start_at is not None:
+                if self._is_stopping:
+                    return 0
+                self._start_when_due(self._start_at)
+
+    def _patience_milliseconds(self) -> float | None:
+        """How long nothing has to be done unless something happens; None for ever."""
+        if self._start_at is None:
+            return None
+        pause = max(self._start_at - time.monotonic(), 0.0)
+        return min(pause, _SPILL_SECONDS) * 1e3
+
+    def _start_when_due(self, when: float) -> None:
+        if time.monotonic() >= when:
+            self._start_at = None
+            self._start_both()
+        else:
+            self._holdings.spill()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number == signal.SIGCHLD:
@@ -151,12 +188,21 @@ class Launcher:
                 code = self._run_agent(
                     self._settings,
                     theirs,
-                    Inheritance(self._kept, self._agent_restarts, self._last_status, self._unlock),
+                    Inheritance(
+                        self._kept,
+                        self._agent_restarts,
+                        self._last_status,
+                        self._unlock,
+                        self._holdings.entries,
+                    ),
                 )
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(code)
         theirs.close()
+        ours.set_blocking(False)
         self._agent = ours
         self._start_zygote(DEFAULT_ENGINE)
 
@@ -175,6 +221,8 @@ class Launcher:
                 self._agent.close()
             for listening in self._kept.values():
                 listening.close()
+            self._holdings.close()
+            self._forget_untold()
             _let_go_of_terminal()
             code = 1
             try:
@@ -186,9 +234,7 @@ class Launcher:
         assert self._agent is not None, "the agent is started first"
         self._zygotes[engine] = pid
         ends, last_status = self._zygote_ends.get(engine, (0, 0))
-        message = ZygoteStarted(engine, pid, ends, last_status)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._agent.send(message, [ours.fileno()])
+        self._tell(ZygoteStarted(engine, pid, ends, last_status), os.dup(ours.fileno()))
         ours.close()
 
     def _fork(self) -> int:
@@ -206,24 +252,62 @@ class Launcher:
 
     # Serving
 
+    def _tell(self, message: Message, *descriptors: int) -> None:
+        """Send this to the agent when it can take it; the descriptors go with the message."""
+        if self._agent is None:
+            close_all(descriptors)
+            return
+        self._untold.append((message, descriptors))
+        self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        while self._agent is not None and self._untold:
+            message, descriptors = self._untold[0]
+            try:
+                self._agent.send(message, descriptors)
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._forget_untold()  # it is dead: its end is about to be seen
+                return
+            self._untold.popleft()
+            close_all(descriptors)
+
+    def _forget_untold(self) -> None:
+        for _, descriptors in self._untold:
+            close_all(descriptors)
+        self._untold.clear()
+
+    def _let_agent_go(self) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+        self._forget_untold()
+
     def _serve_agent(self) -> None:
         assert self._agent is not None, "only an agent that is there is served"
         try:
             received = self._agent.receive()
+        except BlockingIOError:
+            return
         except MessageError:
             received = None
         if received is None:
-            self._agent.close()
-            self._agent = None
+            self._let_agent_go()
             return
         message, descriptors = received
         if isinstance(message, Keep) and len(descriptors) == 1:
             self._forget(message.name)
             self._kept[message.name] = socket.socket(fileno=descriptors[0])
             return
+        if isinstance(message, Hold):
+            self._holdings.hold(message, descriptors)
+            return
         close_all(descriptors)
         if isinstance(message, Drop):
             self._forget(message.name)
+        elif isinstance(message, Release):
+            self._holdings.release(message.name)
         elif isinstance(message, StartZygote) and message.engine in engine_names():
             self._start_zygote(message.engine)
 
@@ -237,8 +321,8 @@ class Launcher:
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return 1
+            except ChildProcessError:  # nothing runs: fine while the next agent is waited for
+                return 1 if self._start_at is None else None
             if pid == 0:
                 return None
             if pid == self._agent_pid:
@@ -247,10 +331,12 @@ class Launcher:
                     return code
             elif pid in self._zygotes.values():
                 self._on_zygote_end(pid, status)
-            elif self._agent is not None:
-                # A worker whose zygote has died: it became ours, its end is the agent's to know.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self._agent.send(Exited(pid, status, usage.ru_maxrss * 1024))
+            else:
+                # A worker whose zygote has died: it became ours, its end is the agent's to know, or
+                # that of the next one.
+                peak_bytes = usage.ru_maxrss * 1024
+                self._holdings.note_end(pid, End(status, peak_bytes, time.monotonic()))
+                self._tell(Exited(pid, status, peak_bytes))
 
     def _on_zygote_end(self, pid: int, status: int) -> None:
         engine = next(name for name, number in self._zygotes.items() if number == pid)
@@ -270,22 +356,32 @@ class Launcher:
 
     def _on_agent_end(self, status: int) -> int | None:
         self._agent_pid = 0
-        if self._agent is not None:
-            self._agent.close()
-            self._agent = None
+        self._drain_agent()
+        self._let_agent_go()
         code = os.waitstatus_to_exitcode(status)
-        if self._is_stopping or code in _EXPLAINED_CODES:
-            self._end_zygotes()
+        self._end_zygotes()
+        if self._is_stopping or (code in _EXPLAINED_CODES and not self._holdings.has_workers):
             return max(code, 0)
         lived = time.monotonic() - self._started_at
         self._failures = 0 if lived > _STABLE_SECONDS else self._failures + 1
-        if self._failures > 1:
-            time.sleep(min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS))
-        self._end_zygotes()
         self._agent_restarts += 1
         self._last_status = status
-        self._start_both()
+        pause = (
+            min(0.1 * 2 ** min(self._failures, 9), _MAX_PAUSE_SECONDS)
+            if self._failures > 1
+            else 0.0
+        )
+        self._start_at = time.monotonic() + pause
         return None
+
+    def _drain_agent(self) -> None:
+        """Take what an agent said before it died: what it gave to be held is held."""
+        while self._agent is not None:
+            poll = select.poll()
+            poll.register(self._agent.fileno(), select.POLLIN)
+            if not poll.poll(0):
+                return
+            self._serve_agent()
 
     def _end_zygotes(self) -> None:
         """End the zygotes, as they would when their agent has; then nothing of the old ones is left."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ _MAX_STATUS_LINE_BYTES = 4096
 
 
 class Prober:
-    """Runs a worker's probes until stopped."""
+    """Runs a worker's probes until stopped; `was_ready` says that it has passed them once before."""
 
     def __init__(
         self,
@@ -35,11 +36,14 @@ class Prober:
         *,
         on_ready: Callable[[Worker, bool], None],
         on_dead: Callable[[Worker, str], None],
+        was_ready: bool = False,
     ) -> None:
         self._worker = worker
         self._on_ready = on_ready
         self._on_dead = on_dead
-        self._serial = itertools.count(1)
+        # A worker may yet answer what an earlier agent has asked.
+        self._serial = itertools.count(int.from_bytes(os.urandom(4), "little"))
+        self._was_ready = was_ready
         self._waiting: dict[int, asyncio.Future[ProbeResult]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -63,15 +67,20 @@ class Prober:
 
     async def _run(self) -> None:
         app = self._worker.plan.app
-        if app.startup is not None and not await self._start_up(app.startup):
+        if (
+            app.startup is not None
+            and not self._was_ready
+            and not await self._start_up(app.startup)
+        ):
             return
         loop = asyncio.get_running_loop()
         if app.liveness is not None:
             self._tasks.append(loop.create_task(self._stay_alive(app.liveness)))
-        if app.readiness is None:
+        if app.readiness is None or self._was_ready:
             self._on_ready(self._worker, True)
-        else:
-            self._tasks.append(loop.create_task(self._stay_ready(app.readiness)))
+        if app.readiness is None:
+            return
+        self._tasks.append(loop.create_task(self._stay_ready(app.readiness)))
 
     async def _start_up(self, probe: Probe) -> bool:
         await asyncio.sleep(probe.initial_delay_seconds)
@@ -95,8 +104,9 @@ class Prober:
             await asyncio.sleep(probe.period_seconds)
 
     async def _stay_ready(self, probe: Probe) -> None:
-        await asyncio.sleep(probe.initial_delay_seconds)
-        is_ready = False
+        is_ready = self._was_ready
+        if not is_ready:
+            await asyncio.sleep(probe.initial_delay_seconds)
         streak = 0
         while True:
             is_good = await self._ask(probe) is None

@@ -159,7 +159,11 @@ class RouterProcess:
             return
         is_stable = time.monotonic() - self._started_at >= _STABLE_SECONDS
         self._failures = 1 if is_stable else self._failures + 1
-        pause = 0.0 if self._failures == 1 else min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS)
+        pause = (
+            0.0
+            if self._failures == 1
+            else min(0.1 * 2 ** min(self._failures, 9), _MAX_PAUSE_SECONDS)
+        )
         when = f"it starts again in {pause:.1f} s" if pause else "it starts again at once"
         self._record(
             "IngressRestarted", f"the ingress router ended: {info.message or info.reason}; {when}"

@@ -32,6 +32,14 @@ class Worker:
     is_from_zero: bool = False
     stats: Stats | None = None
     prober: Prober | None = None
+    start_ticks: int | None = None
+    has_spoken: bool = False  # whether any message of it was read
+    has_probes: bool = False
+    was_ready: bool = False
+    assigned_at: float = field(default_factory=time.monotonic)
+    drain_until: float | None = None
+    is_adopted: bool = False
+    is_confirmed: bool = True  # whether `plan` is its own, and not one that only stands in for it
 
     @property
     def is_idle(self) -> bool:
@@ -53,3 +61,4 @@ class Slot:
     retry_at: float = 0.0
     last_exit: ExitInfo | None = None
     is_completed: bool = False
+    last_number: int = 0  # the worker whose end was learnt last

@@ -20,6 +20,7 @@ from limpet.trigger.socket import CountingListener, OfferedConnections, SocketTr
 from limpet.worker.channel import close_all
 from limpet.worker.loop import READ, Loop
 from limpet.worker.messages import (
+    Adopt,
     Connected,
     Drain,
     Finished,
@@ -68,6 +69,7 @@ class AppWorker:
         self._command: CommandTrigger | None = None  # a socket app's, too
         self._null = null
         self._is_ready = False
+        self._loaded_after = 0.0  # milliseconds
         artifact, stdout, stderr, *rest = descriptors
         self._artifact = artifact
         listeners, directories = rest[: config.listeners], rest[config.listeners :]
@@ -167,7 +169,11 @@ class AppWorker:
         """Say that the app serves; a guest that listens comes here on its own thread."""
         if not self._is_ready:
             self._is_ready = True
-            self._send(Ready((time.monotonic() - self._started_at) * 1e3))
+            self._loaded_after = (time.monotonic() - self._started_at) * 1e3
+            self._tell_loaded()
+
+    def _tell_loaded(self) -> None:
+        self._send(Ready(self._loaded_after))
 
     def _receive(self) -> tuple[Message, list[int]] | None:
         try:
@@ -185,6 +191,8 @@ class AppWorker:
         message, descriptors = received
         if isinstance(message, Connected | Resolved):
             self._network.on_answer(message, descriptors)
+        elif isinstance(message, Adopt):
+            self._on_adopted()
         else:  # nothing else comes with descriptors to an app whose guest runs on this thread
             close_all(descriptors)
             self._loop.call_later(0, lambda: self._on_message(message))
@@ -209,9 +217,19 @@ class AppWorker:
             self._send(self._stats())
         elif isinstance(message, ProbeRequest):
             self._probe(message)
+        elif isinstance(message, Adopt):
+            self._on_adopted()
+
+    def _on_adopted(self) -> None:
+        """Another agent reads from now on; what the one before it had read and not done is lost."""
+        self._network.ask_again()
+        if self._is_ready:
+            self._tell_loaded()
 
     def _on_orphaned(self) -> None:
-        """The agent is gone. The next one starts a worker of its own; until then clients are served.
+        """The node is gone, or an agent died before this worker could be kept for the next one.
+
+        That one starts a worker of its own; until then clients are served.
 
         Not so with a volume to write to, which two workers of different agents must not share, and
         not for a command, which the next agent runs again.
@@ -313,11 +331,15 @@ class AppWorker:
             self._send(ProbeResult(offer.probe, 0, "the app accepts no connections"))
 
     def _send(self, message: Finished | Notice | ProbeResult | Ready | Stats) -> None:
-        """Tell the agent. When it is gone there is nobody to tell, and EOF says so to the loop."""
-        try:
-            self._channel.send(message)
-        except (BrokenPipeError, ConnectionError):
-            return
+        """Tell the agent. When the node is gone there is nobody to tell, and EOF says so to the loop.
+
+        While no agent reads, the channel fills: last words wait, the rest is said again or not missed.
+        """
+        with contextlib.suppress(BrokenPipeError, ConnectionError):
+            if isinstance(message, Finished):
+                self._channel.send(message)
+            else:
+                self._channel.send_at_once(message)
 
 
 def _log(line: str) -> None:

@@ -51,6 +51,14 @@ class Channel:
         """Choose whether `send` and `receive` wait."""
         self._socket.setblocking(flag)
 
+    def send_at_once(self, message: Message) -> bool:
+        """Send one message unless the peer's queue is full; whether it was sent. Raises OSError."""
+        try:
+            self._socket.send(encode_message(message), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message. Raises OSError when the peer is gone or its queue is full."""
         if not descriptors:

@@ -15,11 +15,13 @@ from limpet.linux.cgroup import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from limpet.linux.cgroup import Group, Hierarchy, Usage
 
 CONTROLLERS = ("cpu", "memory", "pids")
+# Whoever waited for these is gone; workers and the router serve until they notice.
+_UNWANTED = ("compile-", "fetch-")
 
 
 class SharedGroup:
@@ -31,6 +33,11 @@ class SharedGroup:
         self._members = 0
         self._seen_kills = 0
         self._untold_kills = 0
+
+    @property
+    def name(self) -> str:
+        """The group's name among the node's."""
+        return self._group.name
 
     def enter(self) -> SharedGroup:
         """Take note that a process will share the limits; return self."""
@@ -54,6 +61,10 @@ class SharedGroup:
     def usage(self) -> Usage:
         """Read what its processes used. Raises OSError."""
         return self._group.usage()
+
+    def forget_kills(self) -> None:
+        """Take note that somebody else was told of the kills until now. Raises OSError."""
+        self._seen_kills = self._group.oom_kills()
 
     def take_oom_kill(self) -> bool:
         """Whether the kernel has killed a process for memory, asked for each that SIGKILL ended.
@@ -79,15 +90,23 @@ class Groups:
         self._serial = 0
         self.missing: Mapping[str, str] = dict.fromkeys(CONTROLLERS, "not looked for yet")
 
-    def open(self) -> None:
-        """Find out what the kernel can limit, and remove what a node that was killed has left."""
+    def open(self, *, keep: Collection[str] = ()) -> None:
+        """Find out what the kernel can limit, and remove what a node that was killed has left.
+
+        `keep` names groups that stay though they are empty: how their last process ended is asked yet.
+        """
         try:
             self._hierarchy = open_hierarchy(self._name)
         except (CgroupUnavailableError, CgroupFileError, PermissionError) as error:
             self.missing = dict.fromkeys(CONTROLLERS, str(error.strerror or error))
             return
         self.missing = self._hierarchy.missing
-        self._hierarchy.sweep()
+        self._hierarchy.sweep(keep=keep)
+        left = [group for group in self._hierarchy.groups() if group.name not in keep]
+        for group in left:
+            if group.name.startswith(_UNWANTED):
+                group.kill()
+        self._retired += left
 
     def possible(self, limits: Limits) -> Limits:
         """Return the limits that can be enforced here."""
@@ -106,6 +125,11 @@ class Groups:
         self._serial += 1
         name = f"{role}-{self._serial}-{os.urandom(4).hex()}"
         return SharedGroup(self._hierarchy.create(name, self.possible(limits)), self)
+
+    def find(self, name: str) -> SharedGroup | None:
+        """Return a group that an earlier agent made, which then belongs to the caller; None for none."""
+        group = self._hierarchy.find(name) if self._hierarchy is not None and name else None
+        return SharedGroup(group, self) if group is not None else None
 
     def retire(self, group: Group) -> None:
         """Remove a group now, or, while its last process is still dying, with the next one."""

@@ -123,7 +123,33 @@ class Drop:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Hold this for the agent that follows when this one dies; what comes anew replaces what is held.
+
+    `pid` is a process whose end is to be remembered, or 0; `text` is the agent's own. Descriptors, or
+    none to leave those that are held: the agent's end of a worker's control socket, then the read ends
+    of its log's pipes.
+    """
+
+    name: str
+    pid: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Close and forget what is held under this name."""
+
+    name: str
+
+
 # agent -> worker, and to the other roles
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The agent is another one from now on: say Ready again, and ask again what was not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +334,9 @@ Message: TypeAlias = (
     | ZygoteStarted
     | Keep
     | Drop
+    | Hold
+    | Release
+    | Adopt
     | Assign
     | Connect
     | Connected

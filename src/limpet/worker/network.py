@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from limpet.wasi.streams import Waiter
     from limpet.worker.channel import Channel
-    from limpet.worker.messages import Message
 
 _Answer: TypeAlias = "Connected | Resolved"
 # Names that an app has looked up: connecting to such an address asks for the name.
@@ -35,6 +34,7 @@ _MAX_NAMES = 1024
 class _Question:
     """What a host function waits for; `wake` is told when it waits beside the loop."""
 
+    message: Connect | Resolve
     wake: int = -1
     answer: _Answer | None = None
     descriptor: int = -1
@@ -123,16 +123,26 @@ class WorkerNetwork:
         for request in list(self._waiting):
             self.on_answer(Connected(request, "the node's agent has gone", errno.ENETDOWN), [])
 
-    def _ask(self, request: int, message: Message, waiter: Waiter) -> tuple[_Answer, int]:
+    def ask_again(self) -> None:
+        """Repeat what waits: the agent that was asked has died, and another one reads.
+
+        It may find the first question in the channel, too: the second answer is closed. What finds the
+        channel full waits for its run's deadline.
+        """
+        for question in list(self._waiting.values()):
+            self._channel.send_at_once(question.message)
+
+    def _ask(self, request: int, message: Connect | Resolve, waiter: Waiter) -> tuple[_Answer, int]:
         if self._is_cut_off:
             raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
-        question = _Question()
+        question = _Question(message)
         is_on_loop = threading.get_ident() == self._thread
         if not is_on_loop:
             question.wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._waiting[request] = question
         try:
-            self._channel.send(message)
+            while not self._channel.send_at_once(message):  # nobody has read for a long time
+                waiter.wait_writable(self._channel.fileno())
             while question.answer is None:
                 waiter.wait_readable(self._channel.fileno() if is_on_loop else question.wake)
                 if is_on_loop:

@@ -87,6 +87,7 @@ class Process:
         self._killed_by: int | None = None
         self._is_over = False
         self._held: list[tuple[Message, list[int]]] = []
+        self._before_work: Callable[[], None] | None = None
         channel.set_blocking(False)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
 
@@ -99,6 +100,24 @@ class Process:
         """Give the process to somebody else."""
         self._on_message = on_message
         self._on_exit = on_exit
+
+    @property
+    def control(self) -> int | None:
+        """The descriptor of our end of its control socket; None when that is closed."""
+        return self._channel.fileno() if self._channel is not None else None
+
+    def before_work(self, call: Callable[[], None]) -> None:
+        """Call once the process exists and has its limits, before it is sent anything."""
+        if self.pid is None:
+            self._before_work = call
+        else:
+            call()
+
+    def adopt(self, pid: int, pidfd: int | None) -> None:
+        """Take over a process that has its limits and its work; `pidfd` is None when it has ended."""
+        self.pid = pid
+        if pidfd is not None:
+            self._watch(pidfd)
 
     def change_limits(self, limits: Limits, shared: SharedGroup | None) -> None:
         """Have other limits, alone or those of `shared`. Raises OSError when the kernel refuses."""
@@ -177,29 +196,45 @@ class Process:
                     "Error", 1, f"its limits can't be put in force: {error}", 0
                 )
                 self._close_channel()  # without work it ends
+        call, self._before_work = self._before_work, None
+        if call is not None and self._channel is not None:
+            call()
         held, self._held = self._held, []
         for message, descriptors in held:
             self.send(message, descriptors)
             close_all(descriptors)
         try:
-            self._pidfd = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return  # it is over already; its status is on the way
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+        self._watch(pidfd)
         if self._killed_by is not None:
             self.kill(self._killed_by)
+
+    def _watch(self, pidfd: int) -> None:
+        self._pidfd = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._on_death)
 
     def _on_death(self) -> None:
         self._close_pidfd()
         loop = asyncio.get_running_loop()
         # Its parent reports the status. A parent that died with it can't, so don't wait for ever.
-        loop.call_later(
-            _STATUS_PATIENCE_SECONDS,
-            lambda: self._end(ExitInfo(reason="Unknown", message="ended, and nobody saw how")),
-        )
+        loop.call_later(_STATUS_PATIENCE_SECONDS, self.end_unseen)
 
-    def set_status(self, status: int, peak_bytes: int) -> None:
-        """Learn how the process ended."""
+    def end_unseen(self) -> None:
+        """Learn that it has ended and that nobody saw how: then what it says of itself has to do."""
+        if self._is_over:
+            return
+        self._read(sys.maxsize)
+        said = self._verdict or self.finished
+        if said is not None:
+            self._end(classify_exit(0, said))
+            return
+        message = "ended, and nobody saw how"
+        self._end(ExitInfo(reason="Unknown", message=message, finished_at=time.time()))
+
+    def set_status(self, status: int, peak_bytes: int, *, seconds_ago: float = 0.0) -> None:
+        """Learn how the process ended, and how long ago."""
         self._read(
             sys.maxsize
         )  # its last words come before its death, and no more than fit the socket
@@ -208,7 +243,7 @@ class Process:
         info = classify_exit(status, self._verdict or said, peak_bytes=peak_bytes)
         if self.group is not None:
             info = _learn_from_group(info, self.group)
-        self._end(info)
+        self._end(replace(info, finished_at=info.finished_at - seconds_ago))
 
     def fail(self, message: str) -> None:
         """Give up a process that could not be forked."""

@@ -153,7 +153,11 @@ class Zygote:
         if self._is_asked_for or self._channel is not None:
             return
         self._is_asked_for = True
-        pause = min(0.1 * 2**self._failures, _MAX_PAUSE_SECONDS) if self._failures > 1 else 0.0
+        pause = (
+            min(0.1 * 2 ** min(self._failures, 9), _MAX_PAUSE_SECONDS)
+            if self._failures > 1
+            else 0.0
+        )
         asyncio.get_running_loop().call_later(pause, self._start, self.name)
 
     def spawn(
@@ -206,6 +210,15 @@ class Zygote:
         yield from self._running.values()
         yield from self._starting.values()
         yield from (process for process, _, _ in self._waiting)
+
+    def adopt(self, process: Process, pid: int, pidfd: int | None) -> None:
+        """Have a process that an earlier agent's zygote forked; `pidfd` is None when it has ended."""
+        self._running[pid] = process
+        process.adopt(pid, pidfd)
+
+    def let_go(self, pid: int) -> None:
+        """Expect no status of this process any more: it is known, or nobody has it."""
+        self._running.pop(pid, None)
 
     def end_when_idle(self) -> None:
         """Let a zygote go that has nothing to do; one that is needed again is asked for again."""

@@ -165,3 +165,17 @@ def test_an_inherited_descriptor_becomes_a_channel(pair):
 
 def test_both_ends_are_close_on_exec(pair):
     assert not any(os.get_inheritable(end.fileno()) for end in pair)
+
+
+def test_sending_at_once_does_not_wait_for_a_peer_that_does_not_read(pair):
+    left, right = pair
+    sent = 0
+    while left.send_at_once(Drain()):
+        sent += 1
+    assert sent >= 2
+    for _ in range(sent):
+        assert right.receive() == (Drain(), [])
+    assert left.send_at_once(Drain())
+    right.close()
+    with pytest.raises(ConnectionError):
+        left.send_at_once(Drain())

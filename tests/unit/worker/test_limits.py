@@ -206,3 +206,32 @@ def test_closing_ends_what_is_left_and_takes_the_whole_tree(groups):
         assert wait_for_exit(pid) == -signal.SIGKILL
     until(lambda: (groups.close(), names(groups))[1] == [])
     assert not any(os.path.exists(path) for path in tree.directories())
+
+
+def test_a_group_of_an_earlier_agent_is_found_and_goes_with_its_last_process(groups):
+    made = groups.make("app", Limits(pids=7)) or pytest.skip("no control groups here")
+    later = Groups(groups._name)
+    later.open(keep=[made.name])
+    found = later.find(made.name)
+    assert found is not None
+    assert found.name in names(later)
+    found.forget_kills()
+    found.enter().leave()
+    assert names(later) == []
+    assert later.find(made.name) is None
+    assert later.find("") is None
+
+
+def test_what_compiled_for_an_earlier_agent_is_ended_and_what_served_is_not(groups):
+    unwanted, serving = groups.make("compile", Limits()), groups.make("router", Limits())
+    with (
+        child(unwanted._group, signal.pause) as compiler,
+        child(serving._group, signal.pause) as router,
+    ):
+        later = Groups(groups._name)
+        later.open()
+        assert wait_for_exit(compiler) == -signal.SIGKILL
+        assert members(serving) == [router]
+        assert names(later) == sorted([unwanted.name, serving.name])
+        later.make("app", Limits()).enter().leave()  # the next one that goes takes it along
+        assert names(later) == [serving.name]

@@ -380,3 +380,36 @@ def test_an_agent_that_goes_ends_what_waits_and_what_comes(worker, run):
             call()
         assert refused.value.errno == errno.ENETDOWN
     assert network._waiting == {}
+
+
+def test_what_an_agent_that_died_had_read_is_asked_again(worker):
+    """The first agent's answer never comes; a second answer to one question is closed."""
+
+    def die(agent, _request):
+        """Read, and answer nothing."""
+
+    found = []
+    with answering(worker, die, hand_over) as read:
+
+        def connect():
+            found.append(worker.network.connect("127.0.0.1", 80, "tcp", worker.control))
+
+        guest = threading.Thread(target=connect)
+        guest.start()
+        worker.loop(until=lambda: read)
+        worker.network.ask_again()
+        worker.loop(until=lambda: found)
+        guest.join(PATIENCE_SECONDS)
+    with found[0] as connection:
+        assert connection.recv(16) == b"hello"
+    worker.network.ask_again()  # nothing waits
+    assert not select.select([worker.agent.fileno()], [], [], 0)[0]
+
+
+def test_a_full_channel_does_not_keep_a_guest_beyond_its_deadline(worker):
+    while worker.channel.send_at_once(Drain()):
+        pass
+    worker.control.begin(1)  # long ago
+    with pytest.raises(GuestDeadline):
+        worker.network.connect("127.0.0.1", 80, "tcp", worker.control)
+    assert not worker.network._waiting

@@ -31,7 +31,7 @@ from limpet.linux.cgroup.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 class Group(ABC):
@@ -161,14 +161,20 @@ class Hierarchy:
                 names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         return [self._group(name) for name in sorted(names)]
 
-    def sweep(self) -> list[str]:
-        """Remove the groups without processes and return their names.
+    def find(self, group: str) -> Group | None:
+        """Return a group that is there, by its name; None when there is none."""
+        check_name(group)
+        found = self._group(group)
+        return found if all(os.path.isdir(path) for path in found.directories()) else None
+
+    def sweep(self, *, keep: Collection[str] = ()) -> list[str]:
+        """Remove the groups without processes and return their names; `keep` names some that stay.
 
         For the start of a node: it would also take a group that was just created and is empty yet.
         """
         swept = []
         for group in self.groups():
-            if not group.pids():
+            if group.name not in keep and not group.pids():
                 with suppress(CgroupBusyError):
                     group.remove()
                     swept.append(group.name)

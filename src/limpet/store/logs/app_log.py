@@ -84,6 +84,11 @@ class AppLog:
                     yield Record(when, stream, worker, run, line.decode("utf-8", "replace"))
                 skipped = 0
 
+    def last_run(self) -> int:
+        """Return the greatest incarnation that has lines here; 0 for none. Raises `LogFullError`."""
+        app = self._store.app_id(*self._key)
+        return self._store.last_run(app) if app is not None else 0
+
     def remove(self) -> None:
         """Delete the log. Raises `LogFullError`."""
         app = self._store.app_id(*self._key)

@@ -242,6 +242,15 @@ class LogStore:
         )
         return [(str(worker), int(run)) for worker, run in rows]
 
+    def last_run(self, app: int) -> int:
+        """Return the greatest incarnation that an app's log has lines of; 0 for none."""
+        rows = self._query(
+            "SELECT max(incarnation) FROM (SELECT incarnation FROM lines WHERE app = ?1 UNION ALL"
+            " SELECT incarnation FROM recent WHERE app = ?1)",
+            (app,),
+        )
+        return int(rows[0][0] or 0)
+
     def _select(self, choice: Choice, rest: str, edge: int) -> list[SelectedRow]:
         return self._query(*compile_selection(choice, rest, edge))
 
