@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from crash_disk import CrashDisk, Create, Rename, Sync, SyncFolder, Write
@@ -16,6 +16,9 @@ from crash_histories import (
     check_images,
     record_history,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SUBJECTS = {"state": StateFile, "modules": Modules, "files": SmallFiles, "keyring": KeyringFile}
 FRESH_SEED = int.from_bytes(os.urandom(4), "big")

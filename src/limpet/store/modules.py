@@ -36,7 +36,7 @@ class DigestError(InvalidInputError):
     reason = "DigestMismatch"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Artifact:
     """A verified artifact: an open, read-only descriptor and what compiling learned."""
 
