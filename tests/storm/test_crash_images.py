@@ -8,26 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from crash_disk import CrashDisk, Create, Rename, Sync, SyncFolder, Write
-from crash_histories import (
-    KeyringFile,
-    Modules,
-    SmallFiles,
-    StateFile,
-    check_images,
-    record_history,
-)
+from crash_histories import SmallFiles, StateFile, check_images, record_history
+from storm_kinds import SUBJECTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SUBJECTS = {"state": StateFile, "modules": Modules, "files": SmallFiles, "keyring": KeyringFile}
 FRESH_SEED = int.from_bytes(os.urandom(4), "big")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, FRESH_SEED])
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_what_was_acknowledged_survives_a_cut(name: str, seed: int) -> None:
-    print(f"seed {seed}; again: scripts/storm --images {name} --seed {seed}")
+    print(f"seed {seed}; again: scripts/storm --kind images-{name} --seed {seed}")
     history = record_history(SUBJECTS[name], seed, changes=30)
     assert check_images(SUBJECTS[name], history, seed, images=60) == 60
 
