@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SERVED, LEDGER, SLEEPY = "served", "ledger", "sleepy"
 NAMES = ("a", "b", "c")
 CLAIM = "book"
+CLAIMED = claim(CLAIM, "16Mi")
 # What an update may do wrong. The first runs nothing, the others run and are never well.
 BROKEN = ("missing-config", "uncompilable", "never-ready", "trapping")
 _GUESTS = {"uncompilable": "truncated", "never-ready": "exit_code", "trapping": "recurse"}
@@ -48,11 +49,6 @@ def manifest_of(spec: AppSpec, port: int) -> dict[str, Any]:
     return http_app(
         spec.name, guest_of(spec), grace_seconds=2, annotations=annotations, env=env, **fields
     )
-
-
-def claims() -> list[dict[str, Any]]:
-    """Return the volumes that the apps of every storm use."""
-    return [claim(CLAIM, "16Mi")]
 
 
 def salted(module: bytes, salt: int) -> bytes:

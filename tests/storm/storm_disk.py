@@ -60,7 +60,8 @@ class SmallDisk:
         wait_for(lambda: not loop_devices(self.image), "the disk's loop device to go", 5)
 
     def fill(self) -> None:
-        """Leave no free block."""
+        """Leave no free block, here and nowhere else."""
+        assert self.is_mounted
         path = self.folder / _BALLAST
         with path.open("ab") as file:
             for chunk in (1 << 20, 4096):

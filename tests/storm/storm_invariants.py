@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from running_node import ask, is_alive, name_of, wait_for
 from storm_apps import LEDGER, SLEEPY
 from storm_disk import loop_devices
-from storm_traffic import find_faults
+from storm_traffic import READ_ONLY_TRIAL, find_faults
 from storm_world import descriptors
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 30.0
 # Faults that take requests with them, as each says in docs/reliability.md.
-_COSTS_REQUESTS = {"kill worker", "kill tree", "kill launcher", "freeze worker", "freeze launcher"}
+_COSTS_REQUESTS = {
+    *("kill worker", "kill tree", "kill launcher", "freeze worker", "freeze launcher"),
+    "restart for a read-only volume",
+}
 
 
 def settle(world: World) -> None:
@@ -35,8 +38,24 @@ def settle(world: World) -> None:
     world.disk.free()
     world.is_full = False
     wait_for(world.is_up, "the node")
+    _help_a_read_only_volume(world)
     for invariant in SETTLED:
         invariant(world)
+
+
+def _help_a_read_only_volume(world: World) -> None:
+    """Do what docs/events.md tells the operator: a volume whose disk was full needs a restart.
+
+    Its image is sparse. When the disk has no block for the journal of the file system inside, the kernel
+    makes that read-only, and it stays so until it is mounted anew.
+    """
+    if "disk full" not in world.faults or LEDGER not in world.desired.apps():
+        return
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        answer = ask(world.ports[LEDGER], f"/?id={READ_ONLY_TRIAL}", method="POST", seconds=5)
+        if answer.status == 507:
+            world.note_fault("restart for a read-only volume")
+            world.restart()
 
 
 def acknowledged_changes_are_there(world: World) -> None:

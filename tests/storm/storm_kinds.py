@@ -15,6 +15,7 @@ from crash_histories import (
     check_images,
     record_history,
 )
+from storm_cuts import run_cuts
 from storm_run import Outcome, run_schedule, schedule_of
 from storm_schedule import DEFAULT_STEPS
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SUBJECTS = {"state": StateFile, "modules": Modules, "files": SmallFiles, "keyring": KeyringFile}
-SCHEDULE = "schedule"
+SCHEDULE, CUTS = "schedule", "cuts"
 # Schedules take most of the time; a history's images take a second.
 KINDS = (
     SCHEDULE,
     *(kind for name in SUBJECTS for kind in (f"images-{name}", SCHEDULE)),
+    CUTS,
 )
 _CHANGES, _IMAGES = 40, 300
 
@@ -42,6 +44,8 @@ def run_kind(
     """Run one storm of this kind; what the product did wrong is in the outcome."""
     if kind == SCHEDULE:
         outcome = run_schedule(schedule_of(seed, steps=steps, only=only), verbose=verbose)
+    elif kind == CUTS:
+        outcome = run_cuts(seed)
     else:
         outcome = _run_images(kind.removeprefix("images-"), seed)
     length = "" if steps == DEFAULT_STEPS else f" --steps {steps}"
