@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from running_node import ask, is_alive, name_of, wait_for
 from storm_apps import LEDGER, SLEEPY
 from storm_disk import loop_devices
-from storm_traffic import READ_ONLY_TRIAL, find_faults
+from storm_traffic import find_faults
 from storm_world import descriptors
 
 if TYPE_CHECKING:
@@ -51,11 +51,9 @@ def _help_a_read_only_volume(world: World) -> None:
     """
     if "disk full" not in world.faults or LEDGER not in world.desired.apps():
         return
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        answer = ask(world.ports[LEDGER], f"/?id={READ_ONLY_TRIAL}", method="POST", seconds=5)
-        if answer.status == 507:
-            world.note_fault("restart for a read-only volume")
-            world.restart()
+    if world.ledger.write() == http.HTTPStatus.INSUFFICIENT_STORAGE:
+        world.note_fault("restart for a read-only volume")
+        world.restart()
 
 
 def acknowledged_changes_are_there(world: World) -> None:
