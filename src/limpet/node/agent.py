@@ -195,7 +195,7 @@ class Agent:
             self.zygotes.default, settings, self._listeners, self._record_node
         )
 
-        self.care = Care(self, self._preparer, self.modules)
+        self.care = Care(self, self.modules)
 
     # Life
 

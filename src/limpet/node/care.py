@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from limpet.node.agent import Agent
     from limpet.node.modules import Modules
-    from limpet.node.preparing import Preparer
 
 _LOOK_SECONDS = 5.0
 
@@ -26,7 +25,7 @@ _LOOK_SECONDS = 5.0
 class Care:
     """Looks every few seconds. `conditions` is what it has found."""
 
-    def __init__(self, agent: Agent, preparer: Preparer, modules: Modules) -> None:
+    def __init__(self, agent: Agent, modules: Modules) -> None:
         self.conditions = Conditions()
         self._agent = agent
         self._backed_up_at: float | None = None
@@ -36,7 +35,7 @@ class Care:
             store=agent.store,
             backups=agent.database.backups,
             reserve=agent.reserve,
-            uses=_Uses(agent, preparer, modules),
+            uses=_Uses(agent, modules),
             conditions=self.conditions,
             record=agent.record_node,
         )
@@ -95,21 +94,12 @@ class Care:
 class _Uses:
     """Who needs what of the store, as the agent knows it (`limpet.node.disk.Uses`)."""
 
-    def __init__(self, agent: Agent, preparer: Preparer, modules: Modules) -> None:
+    def __init__(self, agent: Agent, modules: Modules) -> None:
         self._agent = agent
-        self._preparer = preparer
         self._modules = modules
 
     def needed_digests(self) -> Collection[str]:
         return self._agent.database.load_needed_digests()
 
     def open_code(self) -> Collection[str]:
-        held = self._modules.held()
-        if self._preparer.is_busy:
-            return held  # some of it may be on its way to an app
-        prepared = [r.prepared.artifact for r in self._agent.apps.values() if r.prepared]
-        used = {artifact.descriptor for artifact in prepared}
-        return {name for name, artifact in held.items() if artifact.descriptor in used}
-
-    def let_go(self, name: str) -> None:
-        self._modules.let_go(name)
+        return self._modules.open_artifacts()

@@ -54,9 +54,6 @@ class Uses(Protocol):
     def open_code(self) -> Collection[str]:
         """Return the names of the compiled code that something runs, or is about to."""
 
-    def let_go(self, name: str) -> None:
-        """Close compiled code that goes."""
-
 
 @dataclass(slots=True)
 class _Unused:
@@ -191,7 +188,6 @@ class DiskKeeper:
 
     def _remove(self, file: StoredFile) -> None:
         if file.kind is FileKind.ARTIFACT:
-            self._uses.let_go(file.name)
             self._store.remove_artifact(file.name)
         elif file.kind is FileKind.MODULE:
             self._store.remove_module(file.digest)

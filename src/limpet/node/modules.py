@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,8 @@ class Modules:
     def __init__(self, store: ModuleStore, zygotes: Zygotes) -> None:
         self._store = store
         self._zygotes = zygotes
-        self._artifacts: dict[str, Artifact] = {}
+        # Those that somebody has; each is closed when nobody has it any more.
+        self._artifacts: weakref.WeakValueDictionary[str, Artifact] = weakref.WeakValueDictionary()
         self._compiling: dict[str, asyncio.Lock] = {}
         self._serial = 0
 
@@ -94,28 +96,26 @@ class Modules:
     ) -> Artifact:
         """Return the verified artifact of a module for an engine, compiling it if need be.
 
-        Raises `PlanError` when the module can't be used, `UnavailableError` when the engine is not
-        here, `RetryableError` when compiling failed for reasons that are not the module's.
+        Its descriptor is open for as long as somebody has the artifact. Raises `PlanError` when the
+        module can't be used, `UnavailableError` when the engine is not here, `RetryableError` when
+        compiling failed for reasons that are not the module's.
         """
         zygote = self._zygotes.of(engine)
         name = await self.artifact_name(digest, engine, options)
         async with self._compiling.setdefault(name, asyncio.Lock()):
-            found = self._artifacts.get(name) or self._store.open_artifact(name)
+            found = self._artifacts.get(name)
             if found is None:
-                found = await self._compile(name, digest, zygote, options)
-            self._artifacts[name] = found
+                found = self._store.open_artifact(name)
+                if found is None:
+                    found = await self._compile(name, digest, zygote, options)
+                self._artifacts[name] = found
+                weakref.finalize(found, os.close, found.descriptor)
         self._compiling.pop(name, None)
         return found
 
-    def held(self) -> dict[str, Artifact]:
-        """Return the artifacts that are open, by name."""
-        return dict(self._artifacts)
-
-    def let_go(self, name: str) -> None:
-        """Close an artifact that nothing uses any more."""
-        artifact = self._artifacts.pop(name, None)
-        if artifact is not None:
-            os.close(artifact.descriptor)
+    def open_artifacts(self) -> frozenset[str]:
+        """Return the names of the artifacts that somebody has."""
+        return frozenset(self._artifacts)
 
     async def artifact_name(self, digest: str, engine: str, options: CompileOptions) -> str:
         """Return what an artifact is called: by module, engine, settings, processor and options."""

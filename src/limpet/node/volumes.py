@@ -73,6 +73,10 @@ class Volumes:
 
     async def support(self) -> VolumeSupport:
         """Return what this device can do, found out once by making a small volume."""
+        # A caller that gives up leaves its thread at work: the next one must not begin beside it.
+        return await asyncio.shield(self._find_support())
+
+    async def _find_support(self) -> VolumeSupport:
         async with self._busy:
             if self._support is None:
                 self._support = await asyncio.to_thread(self._survey)
@@ -94,12 +98,16 @@ class Volumes:
     async def prepare(self, key: AppKey, mounts: Sequence[PlannedMount]) -> None:
         """Make and mount what an app needs, so that starting it opens nothing. Raises LimpetError."""
         for folder, mount in self._folders(key, mounts):
-            async with self._busy:
-                found = self._open.get(folder)
-                if found is None:
-                    self._open[folder] = await self._make(folder, key, mount)
-                elif found.size_bytes < (mount.size_bytes or 0):
-                    await self._grow(folder, key, mount)
+            # Nor would anybody know what a thread opens that was given up, and nobody would close it.
+            await asyncio.shield(self._ensure_open(folder, key, mount))
+
+    async def _ensure_open(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
+        async with self._busy:
+            found = self._open.get(folder)
+            if found is None:
+                self._open[folder] = await self._make(folder, key, mount)
+            elif found.size_bytes < (mount.size_bytes or 0):
+                await self._grow(folder, key, mount)
 
     async def _grow(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
         """Open a folder anew, larger; when that can't be, as it was, for the guests that start next."""

@@ -60,6 +60,7 @@ class StoredFile:
 
 
 @dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Artifact:
     """A verified artifact: an open, read-only descriptor and what compiling learned."""
 

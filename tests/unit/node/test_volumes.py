@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import stat
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -270,6 +271,64 @@ def test_a_plain_folder_has_no_figures(plain):
     assert plain.volumes.usage("default", "data") is None
     assert plain.volumes.usage("default", "other") is None
     assert asyncio.run(plain.volumes.trim()) == 0
+
+
+def held_back(call, begun, may_go_on):
+    """Return the call, as slow as a disk can be: it waits in its thread."""
+
+    def wait_and_call(*given, **named):
+        begun.set()
+        assert may_go_on.wait(10)
+        return call(*given, **named)
+
+    return wait_and_call
+
+
+def give_up_and_ask_again(ask, begun, may_go_on):
+    """Ask, give up while a thread is at work, and ask again before that one is done."""
+
+    async def main():
+        first = asyncio.create_task(ask())
+        assert await asyncio.to_thread(begun.wait, 10)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        may_go_on.set()
+        return await second
+
+    return asyncio.run(main())
+
+
+def test_a_volume_whose_opening_was_given_up_can_be_opened(plain, monkeypatch):
+    begun, may_go_on = threading.Event(), threading.Event()
+    plain.volumes._support = ENCRYPTED
+    opened = []
+
+    def open_it(folder, *_, **__):
+        opened.append(folder)
+        descriptor = os.open(folder.parent.parent.parent, os.O_RDONLY)
+        return volumes_module._Open(descriptor, size_bytes=claim().size_bytes)
+
+    opening = held_back(open_it, begun, may_go_on)
+    monkeypatch.setattr(plain.volumes, "_open_image", opening)
+    give_up_and_ask_again(lambda: plain.volumes.prepare(KEY, [claim()]), begun, may_go_on)
+    assert len(opened) == 1, "opened a second time, beside the first"
+    assert plain.give(claim())
+
+
+def test_one_survey_at_a_time(plain, monkeypatch):
+    begun, may_go_on = threading.Event(), threading.Event()
+    surveys = []
+
+    def survey():
+        surveys.append(1)
+        return ENCRYPTED
+
+    monkeypatch.setattr(plain.volumes, "_survey", held_back(survey, begun, may_go_on))
+    assert give_up_and_ask_again(plain.volumes.support, begun, may_go_on) == ENCRYPTED
+    assert surveys == [1]
 
 
 def test_without_mounts_of_its_own_a_node_has_plain_folders_only(plain):

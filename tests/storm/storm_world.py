@@ -1,0 +1,265 @@
+"""One storm's world: a node on a small disk, its clients, and what it has been told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guests import build_guest
+from running_node import RunningNode, name_of, wait_for
+from storm_apps import CLAIM, CLAIMED, LEDGER, SERVED, SLEEPY, guest_of, manifest_of, salted
+from storm_desired import AppSpec, Desired
+from storm_disk import SmallDisk
+from storm_traffic import Ledger, Load
+
+from limpet.api.client import Client
+from limpet.errors import LimpetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from storm_desired import Body, Key
+
+CALL_SECONDS = 2.0
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+_UIDS = 4096
+_FIRST_UID = 2_000_000_000
+# Answers that say for certain that nothing was changed. Silence does not.
+_REFUSALS = {"NodeNotRunning", "StoreNotWritable", "NotFound", "Conflict", "Invalid"}
+_STATE = {"Deployment", "Job", "ConfigMap", "PersistentVolumeClaim"}
+
+
+class StormNode(RunningNode):
+    """A node whose data lie on the storm's disk; `hasty` is a client that doesn't wait for a frozen one."""
+
+    def __init__(self, directory: Path, disk: SmallDisk, environment: dict[str, str]) -> None:
+        super().__init__(directory, environment)
+        self.data = disk.folder / "data"
+        self.patient = self.client
+        self.hasty = Client(self.socket_path, timeout_seconds=CALL_SECONDS)
+
+
+class World:
+    """What operations act upon and invariants look at."""
+
+    def __init__(
+        self, directory: Path, *, with_clock: bool = False, disk: SmallDisk | None = None
+    ) -> None:
+        self.directory = directory
+        self.disk = disk or SmallDisk(directory)
+        self.desired = Desired()
+        self.faults: dict[str, int] = {}
+        self.refused = 0
+        self.frozen: list[tuple[int, int]] = []  # process and the step after which it goes on
+        self.step = 0
+        self.is_full = False
+        self.ports = _free_ports((SERVED, LEDGER, SLEEPY, "a", "b", "c"))
+        # Nodes of other storms run beside this one.
+        first = _FIRST_UID + os.getpid() % 4096 * _UIDS % (1 << 26)
+        self.uids = range(first, first + _UIDS)
+        self._clock = directory / "clock"
+        environment = {
+            "LIMPET_NODE_BACKOFF_SECONDS": "0.3",
+            "LIMPET_NODE_RESYNC_SECONDS": "1",
+            "LIMPET_SANDBOX_FIRST_UID": str(first),
+            "LIMPET_SANDBOX_UIDS": str(_UIDS),
+        }
+        if with_clock:
+            self.set_clock(0)
+            environment |= {
+                "LD_PRELOAD": str(FAKETIME),
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # the kernel's steady clock does not jump either
+            }
+        self.node = StormNode(directory, self.disk, environment)
+        self.load = Load(self.ports[SERVED])
+        self.ledger = Ledger(self.ports[LEDGER])
+        self.base_descriptors: dict[str, list[str]] = {}
+
+    # Life
+
+    def begin(self) -> None:
+        """Start the node and what runs in every storm."""
+        self.disk.make()
+        self.disk.mount()
+        self.node.start()
+        self.base_descriptors = {
+            role: descriptors(self.node.pid(role)) for role in ("launcher", "agent")
+        }
+        made: dict[Key, Body | None] = {("PersistentVolumeClaim", CLAIM): CLAIMED}
+        assert self.change(made, lambda: self.node.client.apply([{"object": CLAIMED}]))
+        for name in (SERVED, LEDGER, SLEEPY):
+            assert self.apply(AppSpec(name, 1))
+        for name in (SERVED, LEDGER):
+            self.node.wait_ready(name)
+        self.load.start()
+        self.ledger.start()
+
+    def quiet(self) -> None:
+        """Stop every client."""
+        self.load.stop()
+        self.ledger.stop()
+
+    def abandon(self) -> None:
+        """Remove what a storm that failed has left."""
+        self.quiet()
+        self.thaw(everything=True)
+        self.node.kill()
+        with contextlib.suppress(AssertionError):
+            self.disk.unmount()
+
+    # Telling the node
+
+    def change(self, changes: dict[Key, Body | None], call: Callable[[], object]) -> bool:
+        """Make a change and remember what is known of it then; whether it was acknowledged."""
+        self._wait_for_api()
+        self.node.client = self.node.hasty
+        try:
+            call()
+        except LimpetError as error:
+            if "a defect in Limpet" in str(error):
+                raise AssertionError(str(error)) from error
+            if error.reason not in _REFUSALS:
+                self.desired.doubt(changes)
+                return False
+            self.refused += 1
+            raise RefusedError(str(error)) from error
+        finally:
+            self.node.client = self.node.patient
+        self.desired.acknowledge(changes)
+        return True
+
+    def apply(self, spec: AppSpec) -> bool:
+        """Apply an app; whether it was acknowledged."""
+        module = salted(build_guest(guest_of(spec)).read_bytes(), spec.salt)
+        manifest = manifest_of(spec, self.ports.get(spec.name, 0))
+
+        def call() -> None:
+            self.node.place(module, manifest)
+
+        return self._tell(spec, spec.name, {(manifest["kind"], spec.name): manifest}, call)
+
+    def delete(self, name: str) -> bool:
+        """Delete an app; whether it was acknowledged."""
+        kind = "Job" if name.startswith("job") else "Deployment"
+        return self._tell(None, name, {(kind, name): None}, lambda: self.node.delete(kind, name))
+
+    def _tell(
+        self,
+        spec: AppSpec | None,
+        name: str,
+        changes: dict[Key, Body | None],
+        call: Callable[[], None],
+    ) -> bool:
+        try:
+            is_certain = self.change(changes, call)
+        except RefusedError:
+            return False
+        self.desired.note(spec, name, is_certain=is_certain)
+        return is_certain
+
+    def _wait_for_api(self) -> None:
+        if not self.frozen:
+            wait_for(self.is_up, "the API")
+
+    def is_up(self) -> bool:
+        with contextlib.suppress(LimpetError):
+            return bool(self.node.client.node())
+        return False
+
+    def objects(self) -> dict[Key, Body]:
+        """Return every object that the node shows."""
+        return {
+            (item["kind"], item["name"]): item["object"]
+            for item in self.node.client.objects()
+            if item["kind"] in _STATE
+        }
+
+    def spec(self, name: str) -> AppSpec | None:
+        """Return what an app is likely to be now."""
+        return self.desired.specs.get(name, [None])[-1]
+
+    # Doing it harm
+
+    def note_fault(self, kind: str) -> None:
+        """Remember that something was done that may cost requests."""
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+
+    def find(self, target: str) -> list[int]:
+        """Return the processes that a step means; a worker is named by its app."""
+        if target in ("launcher", "agent", "zygote"):
+            return self.node.pids(target)
+        wanted = f"limpet-{target}"[:15] if target in ("compile", "spare") else f"app:{target}"[:15]
+        return [pid for pid in self.node.pids() if name_of(pid) == wanted]
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a process that may have ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def freeze(self, pid: int, *, steps: int) -> None:
+        """Stop a process for some steps."""
+        self.signal(pid, signal.SIGSTOP)
+        self.frozen.append((pid, self.step + steps))
+
+    def thaw(self, *, everything: bool = False) -> None:
+        """Let processes go on whose time is over."""
+        due = [pid for pid, until in self.frozen if everything or until <= self.step]
+        self.frozen = [each for each in self.frozen if each[0] not in due]
+        for pid in due:
+            self.signal(pid, signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Start the node again after everything was killed."""
+        self.frozen = []
+        self.node.kill()
+        self.node.start(is_awaited=False)
+        wait_for(self.is_up, "the node after a cut")
+
+    def set_clock(self, offset_seconds: int) -> None:
+        """Set the node's wall clock so far from the true one."""
+        staged = self._clock.with_suffix(".new")
+        staged.write_text(f"{offset_seconds:+d}\n")
+        staged.replace(self._clock)
+
+
+class RefusedError(Exception):
+    """The node said no, and that nothing was changed."""
+
+
+def descriptors(pid: int) -> list[str]:
+    """Return what a process has open, without numbers: `socket`, `pidfd`, paths."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(re.sub(r"[:\[]*\d+\]?", "", str(entry.readlink())))
+    return sorted(found)
+
+
+def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    """Choose ports that are free now: a node that comes back has to have the same ones."""
+    opened = []
+    for _ in names:
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        opened.append(listening)
+    ports = {name: each.getsockname()[1] for name, each in zip(names, opened, strict=True)}
+    for each in opened:
+        each.close()
+    return ports
+
+
+@contextlib.contextmanager
+def storm_folder() -> Any:
+    """Return a folder for one storm, with a short name: it holds a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix=f"storm-{time.time_ns() % 10**6}-") as name:
+        yield Path(name)
