@@ -10,6 +10,7 @@ from limpet.cli import kinds
 from limpet.cli.apply import endpoint_urls
 from limpet.cli.columns import (
     Rows,
+    condition_table,
     event_table,
     object_keys,
     platform_bytes,
@@ -335,6 +336,9 @@ def _describe_node(client: Client, *, output: str | None) -> None:
             *(("Warning", Styled(text, "yellow")) for text in node_warnings(node)),
         ]
     )
+    if node.get("conditions"):
+        write_title("Conditions")
+        write_table(*condition_table(node), indent=_INDENT)
     write_title("Processes")
     write_table(*process_table(node), indent=_INDENT)
     _write_events(events[-_EVENTS:])
