@@ -140,6 +140,21 @@ def process_table(node: Json, *, has_total: bool = False) -> tuple[list[Column],
     return columns, rows
 
 
+def condition_table(node: Json) -> tuple[list[Column], Rows]:
+    """The node's conditions, with what they are judged by."""
+    columns = [Column("CONDITION"), Column("STATUS"), Column("SINCE", rank=1), Column("MESSAGE")]
+    rows: Rows = [
+        [
+            each["type"],
+            Styled(each["status"], "yellow" if each["status"] == "True" else ""),
+            format_age(each["since"]),
+            Styled(each["message"]),
+        ]
+        for each in node.get("conditions") or ()
+    ]
+    return columns, rows
+
+
 def platform_bytes(node: Json) -> int:
     """Memory of the node's own processes, everything but the apps."""
     return sum(process.get("pss_bytes") or 0 for process in node.get("processes") or ())

@@ -10,6 +10,7 @@ from limpet.cli import kinds
 from limpet.cli.apply import endpoint_urls
 from limpet.cli.columns import (
     Rows,
+    condition_table,
     event_table,
     object_keys,
     platform_bytes,
@@ -343,6 +344,9 @@ def _describe_node(client: Client, *, output: str | None) -> None:
             *_manifests(node.get("manifests")),
         ]
     )
+    if node.get("conditions"):
+        write_title("Conditions")
+        write_table(*condition_table(node), indent=_INDENT)
     write_title("Processes")
     write_table(*process_table(node), indent=_INDENT)
     _write_events(events[-_EVENTS:])

@@ -215,7 +215,7 @@ class DiskKeeper:
         if is_under:
             reason = "KubeletHasDiskPressure"
             figures += (
-                "; everything that may go is gone: delete apps or volumes, or free space on it"
+                "; what may go now is gone: delete apps or volumes, or free space on it"
             )
         else:
             reason = "KubeletHasNoDiskPressure"

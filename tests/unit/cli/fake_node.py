@@ -186,6 +186,23 @@ NODE = {
     "not_enforced": {},
     "missing_walls": [],
     "missing_walls_why": "",
+    "conditions": [
+        {
+            "type": "DiskPressure",
+            "status": "True",
+            "reason": "KubeletHasDiskPressure",
+            "message": "90Mi of the disk are free, the node keeps 128Mi; what may go now is "
+            "gone: delete apps or volumes, or free space on it",
+            "since": CREATED,
+        },
+        {
+            "type": "MemoryPressure",
+            "status": "False",
+            "reason": "KubeletHasSufficientMemory",
+            "message": "900Mi of memory are available, the node acts below 48Mi",
+            "since": CREATED,
+        },
+    ],
     "processes": [
         {"name": "launcher", "pid": 1, "pss_bytes": 6 << 20, "cpu_seconds": 0.1, "restarts": 0},
         {"name": "agent", "pid": 2, "pss_bytes": 9 << 20, "cpu_seconds": 2.5, "restarts": 0},
