@@ -242,6 +242,8 @@ class FakeNode:
         self.events = []
         self.logs = {}
         self.modules = {}
+        self.compiled = {}
+        self.trusted = None  # the fingerprint of the key that signed bundles are found to have
         self.warnings = []
         self.failures = {}  # (method, path) -> (status, headers, body)
         self.requests = []
@@ -371,6 +373,28 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         self.fake.modules[digest] = body
         return 201, {}
+
+    def _get_modules(self, parts, query, body):
+        self._send(200, self.fake.modules[parts[0]])
+
+    def _post_modules(self, parts, query, body):
+        self.fake.modules[parts[0]]
+        name = f"{parts[0][7:]}-wasmtime-50.0.1-r4096g32-0a1b2c3d.cwasm"
+        return 200, {"name": name, "imports": [], "exports": ["_start"], "memory_bytes": 65536}
+
+    def _get_compiled(self, parts, query, body):
+        self._send(200, b"machine code")
+
+    def _put_compiled(self, parts, query, body):
+        self.fake.compiled[parts[0]] = body
+        return 201, {}
+
+    def _post_bundles(self, parts, query, body):
+        asked = json.loads(body)
+        signer = self.fake.trusted if asked["signature"] else None
+        layers = json.loads(asked["manifest"])["layers"]
+        codes = [each["digest"] for each in layers if "compiled" in each["mediaType"]]
+        return 200, {"signed_by": signer, "wanted": codes if signer else []}
 
     def _post_apply(self, parts, query, body):
         asked = json.loads(body)
