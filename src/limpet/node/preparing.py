@@ -90,11 +90,6 @@ class Preparer:
             self._run(runtime), name=f"prepare {runtime.key}"
         )
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is being prepared now."""
-        return any(not task.done() for task in self._tasks.values())
-
     def cancel(self, key: AppKey) -> None:
         """Give up on an app."""
         task = self._tasks.pop(key, None)

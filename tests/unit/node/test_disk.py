@@ -29,16 +29,12 @@ class Uses:
     def __init__(self, database):
         self.database = database
         self.code = set()
-        self.closed = []
 
     def needed_digests(self):
         return self.database.load_needed_digests()
 
     def open_code(self):
         return self.code
-
-    def let_go(self, name):
-        self.closed.append(name)
 
 
 class World:
@@ -139,7 +135,6 @@ def test_what_a_desired_or_a_previous_release_needs_is_never_removed(world):
     assert world.there(desired) == (True, True)
     assert world.there(previous) == (True, False), "its code is compiled again when it is needed"
     assert world.there(none) == (False, False)
-    assert f"{none[7:]}-engine.cwasm" in world.uses.closed
 
 
 def test_a_module_that_was_uploaded_a_moment_ago_waits_for_its_app(world):
