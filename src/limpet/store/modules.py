@@ -59,7 +59,6 @@ class StoredFile:
     changed_at: int
 
 
-@dataclass(slots=True)
 @dataclass(slots=True, weakref_slot=True)
 class Artifact:
     """A verified artifact: an open, read-only descriptor and what compiling learned."""
