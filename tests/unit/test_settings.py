@@ -100,7 +100,7 @@ def test_every_setting_is_documented():
         ("node.nme", "did you mean node.name?"),
         ("http.head_byte", "did you mean http.head_bytes?"),
         ("htp.connections", "did you mean http.connections?"),
-        ("zzz.zzz", "known: http.body_timeout_seconds, "),
+        ("zzz.zzz", "known: bundles.keys, "),
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_nearest_one(file, key, hint):
