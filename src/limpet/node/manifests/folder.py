@@ -7,6 +7,7 @@ wrong with a file leaves its objects as they were, is told once, and is tried ag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -118,6 +119,7 @@ class ManifestFolder:
         self._inotify: inotify.Inotify | None = None
         self._folders: dict[int, str] = {}
         self._writing: dict[str, float] = {}
+        self._is_unwatched = False
         self._stirred = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -137,7 +139,7 @@ class ManifestFolder:
             self._inotify = inotify.Inotify()
             loop.add_reader(self._inotify.fileno(), self._hear)
         except OSError as error:
-            self._record("ManifestsNotWatched", self._unwatched(error), True)
+            self._note_unwatched(error)
         self._task = loop.create_task(self._run(), name="manifests")
 
     def stop(self) -> None:
@@ -237,7 +239,9 @@ class ManifestFolder:
 
     async def _look(self) -> bool:
         """Make the node have what the folder says; False when something has to be tried again soon."""
-        listing = await in_thread(self._list, name="manifests")
+        listing, unwatched = await in_thread(self._list, name="manifests")
+        if self._inotify is not None:
+            self._note_unwatched(unwatched)
         self._check_identity(listing)
         gone = {path for path in self._known_paths() if self._is_gone(path, listing)}
         changed = await in_thread(lambda: self._find_changed(listing), name="manifests")
@@ -255,40 +259,43 @@ class ManifestFolder:
         self._note_problems({**refused_now, **listing.unreadable, **reading.refused})
         return not reading.is_unfinished
 
-    def _list(self) -> Listing:
+    def _list(self) -> tuple[Listing, OSError | None]:
+        """List the folder and watch all of it; return what kept some of it from being watched, too."""
         assert self.path is not None, "only a folder is looked at"
         folders: dict[int, str] = {}
+        problem: OSError | None = None
 
         def watch(descriptor: int, path: str) -> None:
-            if self._inotify is not None:
-                try:
-                    folders[self._inotify.watch(descriptor)] = path
-                except OSError as error:
-                    raise scan.FolderError(self._unwatched(error)) from error
-
-        try:
-            parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            nonlocal problem
+            if self._inotify is None:
+                return
             try:
-                watch(parent, "..")
-            finally:
-                os.close(parent)
-        except OSError:
-            pass  # then only looking again finds out that the folder came
+                folders[self._inotify.watch(descriptor)] = path
+            except OSError as error:
+                problem = error
+
+        with contextlib.suppress(OSError):  # then only looking again finds out that the folder came
+            parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            watch(parent, "..")
+            os.close(parent)
         try:
             root = scan.open_folder(self.path)
             try:
-                return scan.list_manifests(root, watch=watch)
+                return scan.list_manifests(root, watch=watch), problem
             finally:
                 os.close(root)
         finally:
             self._folders = folders
 
-    def _unwatched(self, error: OSError) -> str:
-        return (
-            f"can't watch {self.path} by inotify ({error.strerror}); raise "
-            f"fs.inotify.max_user_watches or max_user_instances. It is looked at every "
-            f"{self._rescan_seconds:g} s"
-        )
+    def _note_unwatched(self, error: OSError | None) -> None:
+        if error is not None and not self._is_unwatched:
+            text = (
+                f"can't watch all of {self.path} by inotify ({error.strerror}); raise the sysctl "
+                "fs.inotify.max_user_watches or max_user_instances. Until then it is looked at "
+                f"every {self._rescan_seconds:g} s"
+            )
+            self._record("ManifestsNotWatched", text, True)
+        self._is_unwatched = error is not None
 
     def _check_identity(self, listing: Listing) -> None:
         """Tell an emptied folder from one whose file system is not mounted. Raises `FolderGoneError`."""
