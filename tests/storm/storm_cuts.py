@@ -151,7 +151,7 @@ def run_cuts(seed: int) -> Outcome:
                 _check_cut(life, chance)
                 images += 1
         except Exception:
-            failure = f"{traceback.format_exc()}\nthe node said:\n{world.node.output()[-3000:]}"
+            failure = f"{traceback.format_exc()}\n{world.last_words()}"
         finally:
             world.abandon()
     return Outcome(

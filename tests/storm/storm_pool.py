@@ -70,8 +70,12 @@ def run_apart(arguments: Sequence[str], *, seconds: float = STORM_SECONDS) -> di
         found: dict[str, object] = json.loads(told)
         return found | {"said": shown}
     failure = f"{how}ended with {process.returncode} and no outcome:\n{said[-6000:]}"
-    seed = int(arguments[arguments.index("--seed") + 1])
-    return asdict(Outcome(seed=seed, steps=0, seconds=seconds, failure=failure)) | {"said": said}
+    kind, seed = (arguments[arguments.index(name) + 1] for name in ("--kind", "--seed"))
+    command = f"scripts/storm {' '.join(arguments)}"
+    outcome = Outcome(
+        seed=int(seed), kind=kind, command=command, steps=0, seconds=seconds, failure=failure
+    )
+    return asdict(outcome) | {"said": said}
 
 
 def run_many(

@@ -54,7 +54,7 @@ def run_schedule(schedule: Schedule, *, verbose: bool = False) -> Outcome:
         try:
             _carry_out(world, schedule, verbose=verbose)
         except Exception:
-            failure = f"{traceback.format_exc()}\nthe node said:\n{world.node.output()[-3000:]}"
+            failure = f"{traceback.format_exc()}\n{world.last_words()}"
         finally:
             world.abandon()
         return Outcome(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -44,10 +45,12 @@ class Load:
 
     port: int
     answered: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # with the time since the start
+    started_at: float = field(default_factory=time.monotonic)
     _clients: list[_Client] = field(default_factory=list)
 
     def start(self) -> None:
+        self.started_at = time.monotonic()
         self._clients = [_Client(self._ask, 0.01).start()]
 
     def stop(self) -> None:
@@ -59,12 +62,15 @@ class Load:
         try:
             answer = ask(self.port, seconds=_REQUEST_SECONDS)
         except (OSError, http.client.HTTPException) as error:
-            self.failures.append(repr(error))
+            self._fail(repr(error))
             return
         if answer.status == 200:
             self.answered += 1
         else:
-            self.failures.append(f"{answer.status} {answer.body[:100]!r}")
+            self._fail(f"{answer.status} {answer.body[:100]!r}")
+
+    def _fail(self, what: str) -> None:
+        self.failures.append(f"{time.monotonic() - self.started_at:.2f} s: {what}")
 
 
 @dataclass

@@ -188,6 +188,17 @@ class World:
         """Return what an app is likely to be now."""
         return self.desired.specs.get(name, [None])[-1]
 
+    def last_words(self) -> str:
+        """Return what the node tells about itself, for whoever looks into a failure."""
+        events: list[str] = []
+        with contextlib.suppress(LimpetError):
+            events = [
+                f"{each['time']} {each['name']} {each['reason']} x{each['count']}: {each['message']}"
+                for each in self.node.hasty.events(limit=60)
+            ]
+        told = "\n".join(events) or "(its API does not answer)"
+        return f"the node said:\n{self.node.output()[-3000:]}\nits events:\n{told}"
+
     # Doing it harm
 
     def note_fault(self, kind: str) -> None:

@@ -16,6 +16,7 @@ from host import CannotHereError, StepError, cache_folder, prepare_tools, say, s
 from image import Image, build_image, find_image, make_disk
 from job import DEFAULT_TESTS, fill_job, pytest_command, shell_command
 from machine import Machine, run_interactively, run_machine
+from power_cut import cut_power
 from wheels import download_dependencies, install, make_environment
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ LIMPET_CACHE (by default ~/.cache/limpet) holds the image and the wheels.
 def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="scripts/test-vm",
-        usage="scripts/test-vm [--build | --shell] [--timeout SECONDS] [pytest's arguments]",
+        usage="scripts/test-vm [--build | --shell | --power-cut] [--timeout SECONDS] "
+        "[pytest's arguments]",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -52,6 +54,11 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--build", action="store_true", help="only build; looks for newer packages")
     parser.add_argument("--shell", action="store_true", help="a root shell instead of tests")
+    parser.add_argument(
+        "--power-cut",
+        action="store_true",
+        help="cut the power under load, boot again, see that all is there",
+    )
     parser.add_argument("--timeout", type=float, default=1800.0, help="for a run (default 1800)")
     return parser.parse_known_args()
 
@@ -122,8 +129,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             return 0
         with step("Limpet, its tests and their guests"):
             fill_job(folder / "job")
-            command = shell_command() if options.shell else pytest_command(arguments)
-            job = _job_disk(folder / "job", command)
+        if options.power_cut:
+            return cut_power(_machine(image, root=disk, job=folder / "job.img"), folder / "job")
+        command = shell_command() if options.shell else pytest_command(arguments)
+        job = _job_disk(folder / "job", command)
         machine = _machine(image, root=disk, job=job)
         if options.shell:
             return run_interactively(machine, seconds=_SHELL_SECONDS)

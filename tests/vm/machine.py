@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from host import StepError, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _UP, _DOWN = b"\x1eup\x1e", b"\x1edown\x1e"
 _BOOT_SECONDS = 120.0
@@ -34,13 +34,17 @@ _KERNEL = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What to boot. Unless `is_kept`, nothing that is written to the root disk lasts."""
+    """What to boot. Unless `is_kept`, nothing that is written to the root disk lasts.
+
+    `data` is one more disk, `/dev/sda`, whose flushes reach its file.
+    """
 
     kernel: Path
     initial_root: Path
     root: Path
     job: Path
     is_kept: bool = False
+    data: Path | None = None
     megabytes: int = 1024
 
     def command(self, result: Path, console: str) -> list[str]:
@@ -58,6 +62,7 @@ class Machine:
             *("-device", "nvme,drive=root,serial=root"),
             *("-drive", _drive("job", self.job, "on")),
             *("-device", "virtio-blk-pci,drive=job"),
+            *(_data_disk(self.data) if self.data else ()),
             *("-device", "virtio-serial-pci"),
             *("-chardev", f"file,id=result,path={_escaped(result)}"),
             *("-device", "virtserialport,chardev=result"),
@@ -70,6 +75,12 @@ def _escaped(path: Path) -> str:
 
 def _drive(name: str, path: Path, snapshot: str) -> str:
     return f"if=none,id={name},format=raw,cache=unsafe,snapshot={snapshot},file={_escaped(path)}"
+
+
+def _data_disk(path: Path) -> tuple[str, ...]:
+    """Return a disk of a third kind, so that nobody else's number changes."""
+    drive = f"if=none,id=data,format=raw,cache=writeback,file={_escaped(path)}"
+    return ("-drive", drive, "-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=data")
 
 
 @contextmanager
@@ -164,6 +175,23 @@ def _chunks(
             if not chunk:
                 return
             yield chunk
+
+
+def run_until_cut(machine: Machine, *, seconds: float, is_time: Callable[[bytes], bool]) -> bytes:
+    """Boot and give `is_time` all that the console said, each time it says more; kill QEMU when it is.
+
+    Returns what the console said. Raises StepError when the VM ends before, or takes longer.
+    """
+    started = time.monotonic()
+    console, said = _Console(), b""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with _booted(machine, "stdio", **streams) as (process, _):
+        for chunk in _chunks(process, console, started=started, seconds=seconds):
+            said += console.feed(chunk)
+            if is_time(said):
+                process.kill()
+                return said
+    raise StepError(f"the VM ended before its power was cut:\n{said.decode(errors='replace')}")
 
 
 def run_interactively(machine: Machine, *, seconds: float) -> int:
