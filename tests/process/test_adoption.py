@@ -270,6 +270,29 @@ def test_an_app_that_was_woken_just_now(fresh_node: RunningNode) -> None:
     assert node.status("rested")["restarts"] == 0
 
 
+def test_an_idle_app_that_nobody_hears_for_long(fresh_node: RunningNode) -> None:
+    """It says again and again that it is idle: more often than its channel holds."""
+    node = fresh_node
+    node.apply(http_app("rested", "echo", annotations={"idle-timeout": "200ms"}))
+    node.wait_phase("rested", "Idle")
+    port = node.port("rested")
+    with Load(port, clients=1, pause_seconds=0.05):  # so that it is known to the launcher
+        wait_for(lambda: node.status("rested")["ready"] == 1, "the worker")
+        worker = node.pid("rested")
+        launcher, agent = node.pid("launcher"), node.pid("agent")
+        os.kill(launcher, signal.SIGSTOP)
+        os.kill(agent, signal.SIGKILL)
+    threading.Event().wait(15 * 0.2)
+    assert ask(port).status == 200
+    assert is_alive(worker)
+    os.kill(launcher, signal.SIGCONT)
+    wait_up(node, after=agent)
+    node.wait_phase("rested", "Idle")
+    wait_for(lambda: not is_alive(worker), "its end")
+    assert node.status("rested")["restarts"] == 0
+    assert ask(port).status == 200
+
+
 def test_an_app_connects_out_across_agents(fresh_node: RunningNode) -> None:
     with socket.create_server(("127.0.0.1", 0)) as greeter:
         number = greeter.getsockname()[1]

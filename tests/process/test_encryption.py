@@ -519,3 +519,23 @@ def test_the_answer_of_an_app_does_not_depend_on_the_key_source(fresh_node: Runn
     fresh_node.wait_ready("served")
     assert ask(fresh_node.port("served")).status == 200
     assert fresh_node.client.keys()["source"] == "file"
+
+
+@needs_loop_devices
+def test_an_app_that_is_changed_while_its_volume_is_made(fresh_node: RunningNode) -> None:
+    """What prepares it begins anew; the volume that is being made is made once, with one key."""
+    volume = [{"name": "v", "persistentVolumeClaim": {"claimName": "kept"}}]
+
+    def change(number: int) -> None:
+        arguments = [str(number)]
+        made = http_app("writing", "echo", volumes=volume, mounts={"/data": "v"}, args=arguments)
+        fresh_node.apply(made)
+
+    fresh_node.apply(claim("kept"))
+    change(1)
+    identity = fresh_node.data / "volumes" / "default" / "kept" / "volume.json"
+    wait_for(identity.exists, "the volume's making")
+    change(2)
+    fresh_node.wait_ready("writing", generation=2)
+    assert not fresh_node.events("writing", "VolumeKeyRefused")
+    assert not fresh_node.events("writing", "VolumeBusy")

@@ -95,6 +95,7 @@ class Taken:
             process.finished = Finished(*identity.said)
         zygotes.of(identity.engine).adopt(process, identity.pid, self.pidfd)
         if self.is_alive:
+            process.catch_up()
             process.send(Adopt())
             if identity.drain_until is not None:
                 process.send(Drain())

@@ -437,7 +437,8 @@ class AppRuntime:
             self._connector.serve(worker.process, message)
         elif isinstance(message, Resolve):
             self._connector.resolve(worker.process, message)
-        elif isinstance(message, Finished):
+        elif isinstance(message, Finished) and not worker.has_finished:
+            worker.has_finished = True
             self._keeper.hold(worker)
         elif isinstance(message, Notice) and message.reason == "Idle":
             # It repeats this for as long as it holds: what is not repeated is no longer so.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limpet.plan import AppKey
     from limpet.worker.messages import Message
 
+_SAID = 2000
 WORKER, SLOT, FIGURES = "worker", "slot", "figures"
 
 
@@ -110,7 +111,10 @@ def identify(worker: Worker) -> Identity | None:
         has_probes=worker.has_probes,
         was_ready=worker.was_ready,
         drain_until=worker.drain_until,
-        said=(said.reason, said.exit_code, said.message, said.memory_bytes) if said else None,
+        # Its own words, so they are cut to what a message holds, however each character is spelt.
+        said=(said.reason[:_SAID], said.exit_code, said.message[:_SAID], said.memory_bytes)
+        if said
+        else None,
     )
 
 

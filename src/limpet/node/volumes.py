@@ -68,6 +68,7 @@ class Volumes:
         self._open: dict[Path, _Open] = {}
         self._support: VolumeSupport | None = None
         self._busy = asyncio.Lock()
+        self._opening: set[asyncio.Future[None]] = set()
 
     # Finding out
 
@@ -98,16 +99,25 @@ class Volumes:
     async def prepare(self, key: AppKey, mounts: Sequence[PlannedMount]) -> None:
         """Make and mount what an app needs, so that starting it opens nothing. Raises LimpetError."""
         for folder, mount in self._folders(key, mounts):
-            # Nor would anybody know what a thread opens that was given up, and nobody would close it.
-            await asyncio.shield(self._ensure_open(folder, key, mount))
+            # Whoever prepares may be told to begin anew, while what a thread makes goes on being made:
+            # nobody else may make it beside that, with another key.
+            opening = asyncio.ensure_future(self._have_open(folder, key, mount))
+            self._opening.add(opening)
+            opening.add_done_callback(self._on_opened)
+            await asyncio.shield(opening)
 
-    async def _ensure_open(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
+    async def _have_open(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
         async with self._busy:
             found = self._open.get(folder)
             if found is None:
                 self._open[folder] = await self._make(folder, key, mount)
             elif found.size_bytes < (mount.size_bytes or 0):
                 await self._grow(folder, key, mount)
+
+    def _on_opened(self, opening: asyncio.Future[None]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled():
+            opening.exception()  # whoever waits sees it; when nobody does any more, it comes again
 
     async def _grow(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
         """Open a folder anew, larger; when that can't be, as it was, for the guests that start next."""

@@ -34,6 +34,7 @@ class Worker:
     prober: Prober | None = None
     start_ticks: int | None = None
     has_spoken: bool = False  # whether any message of it was read
+    has_finished: bool = False  # whether it has said how it ends
     has_probes: bool = False
     was_ready: bool = False
     assigned_at: float = field(default_factory=time.monotonic)
