@@ -115,6 +115,27 @@ class VolumeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """Where modules are downloaded from, and which are trusted (docs/registry.md)."""
+
+    credentials_file: str = ""
+    """Credentials in the format of docker's config.json, read at each pull. Default: none."""
+    policy: str = ""
+    """Whose signature images need: `PREFIX=KEYFILE`, `PREFIX=accept` or `PREFIX=reject`, separated by
+    commas; `*` is the rest. Default: every image is accepted."""
+    ca_file: str = ""
+    """More certificates to trust, in PEM. Default: the system's alone."""
+    mirrors: str = ""
+    """Registries to ask instead: `REGISTRY=host[:port]`, separated by commas. Default: none."""
+    parallel: int = 2
+    """How many downloads run at once. Default: 2."""
+    bytes_per_second: int = 1 << 30
+    """What all downloads together may take of the link. Default: 1 GiB, which is no bound."""
+    least_bytes_per_second: int = 256
+    """A server that sends less, over half a minute of waiting, is given up. Default: 256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -137,6 +158,7 @@ class Settings:
     keys: KeysSettings = field(default_factory=KeysSettings)
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
 
     @property
     def key_file(self) -> Path:
@@ -157,6 +179,7 @@ _GROUPS: dict[str, type[Any]] = {
     "keys": KeysSettings,
     "volumes": VolumeSettings,
     "sandbox": SandboxSettings,
+    "registry": RegistrySettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 _PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
+# Made here because it imports more, which a process behind walls could not.
+_ECDSA = ec.ECDSA(SHA256())
 MAX_KEY_BYTES = 64 << 10
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s(.*?)-----END \1-----", re.DOTALL)
 _COSIGN_LABELS = frozenset({"ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"})
@@ -68,7 +70,7 @@ class PublicKey:
             if isinstance(self._key, ed25519.Ed25519PublicKey):
                 self._key.verify(signature, data)
             else:
-                self._key.verify(signature, data, ec.ECDSA(SHA256()))
+                self._key.verify(signature, data, _ECDSA)
         except InvalidSignature:
             return False
         return True
@@ -84,7 +86,7 @@ class PrivateKey:
         """Return the signature that `PublicKey.verify` accepts."""
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
             return self._key.sign(data)
-        return self._key.sign(data, ec.ECDSA(SHA256()))
+        return self._key.sign(data, _ECDSA)
 
     def public_key(self) -> PublicKey:
         """Return the key that others verify with."""

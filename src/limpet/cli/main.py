@@ -31,6 +31,8 @@ VERBS = {
     "logs": "Print what an app wrote.",
     "top": "Show what apps use and how fast they answer.",
     "delete": "Delete objects.",
+    "push": "Put a module into a registry, perhaps signed.",
+    "pull": "Get a module out of a registry.",
     "key": "Show or change what encrypts this node's data.",
     "engine": "Show, install or remove what runs WebAssembly.",
     "up": "Start a node here, in the foreground.",

@@ -32,6 +32,7 @@ from limpet.node.listeners import Listeners
 from limpet.node.modules import Modules
 from limpet.node.objects import Objects
 from limpet.node.preparing import Preparer
+from limpet.node.pulling import Puller
 from limpet.node.router import RouterProcess
 from limpet.node.state import (
     Drain,
@@ -141,12 +142,23 @@ class Agent:
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
+        modules = Modules(self.store, self.zygotes)
+        self._puller = Puller(
+            settings.registry,
+            directory=directory,
+            database=self.database,
+            store=self.store,
+            modules=modules,
+            zygotes=self.zygotes,
+            find_secret=self.objects.pull_secret,
+        )
         self._preparer = Preparer(
             settings,
             node_name=self.name,
             objects=self.objects,
             store=self.store,
-            modules=Modules(self.store, self.zygotes),
+            modules=modules,
+            puller=self._puller,
             volumes=self._volumes,
             listeners=self._listeners,
             zygotes=self.zygotes,
@@ -218,6 +230,7 @@ class Agent:
         completions = {(c.kind, c.namespace, c.name): c for c in self.database.load_completions()}
         # Written by another version of Limpet: kept as it is, said aloud, not run.
         self.objects.load(lambda key, why: self._record(key, "InvalidObject", why))
+        self._puller.sweep(self.objects.apps())
         for key in self.objects.resources:
             self._adopt(key, completions.get(key))
 

@@ -11,7 +11,7 @@ import fcntl
 import marshal
 import os
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from limpet.settings import HttpSettings
 
@@ -69,12 +69,34 @@ class CompileConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchConfig:
-    """A download. Descriptors: the file to write. `digest`, when given, must come out."""
+    """A download. Descriptors: partial download, notes on it, module, evidence.
+
+    `digest`, when given, must come out: of a module, or of an image's manifest. `credentials` are texts in
+    the format of docker's config.json, the most important first; `authority` is more certificates in PEM;
+    `endpoint` replaces the registry's own. A reference that stands for `known_manifest` is not
+    downloaded again: it is `known_module`. Rates are in bytes per second, 0 for no bound.
+    """
 
     scheme: str
     location: str
     digest: str | None
     max_bytes: int
+    credentials: tuple[str, ...] = field(default=(), repr=False)
+    authority: str = ""
+    endpoint: str = ""
+    known_manifest: str = ""
+    known_module: str = ""
+    wants_signatures: bool = False
+    least_bytes_per_second: int = 256
+    most_bytes_per_second: int = 0
+    attempts: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyConfig:
+    """A check of signatures. Descriptors: the evidence. `keys` is public keys in PEM."""
+
+    keys: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +116,11 @@ def read_http_settings(values: Mapping[str, float]) -> HttpSettings:
     return HttpSettings(**typed)
 
 
-_Config = TypeVar("_Config", WorkerConfig, CompileConfig, FetchConfig, RouterConfig)
+_AnyConfig: TypeAlias = WorkerConfig | CompileConfig | FetchConfig | VerifyConfig | RouterConfig
+_Config = TypeVar("_Config", WorkerConfig, CompileConfig, FetchConfig, VerifyConfig, RouterConfig)
 
 
-def write_config(config: WorkerConfig | CompileConfig | FetchConfig | RouterConfig) -> int:
+def write_config(config: _AnyConfig) -> int:
     """Put the configuration into a sealed memory file and return its descriptor."""
     descriptor = os.memfd_create("limpet-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     data = marshal.dumps(asdict(config))

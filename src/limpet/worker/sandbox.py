@@ -323,6 +323,7 @@ FETCH = _role(
     needs_network=True,
     needs_files=True,
 )
+VERIFY = _role("verify", _MESSAGES)
 ROUTER = _role("router", _MESSAGES, _SERVING, _CONNECTING, needs_network=True)
 # WasmEdge's compiler leaves its work to a linker, by way of files.
 COMPILE_WASMEDGE = _role(
@@ -334,7 +335,7 @@ COMPILE_WASMEDGE = _role(
     ),
     scratch_bytes=128 << 20,
 )
-ROLES = {role.name: role for role in (APP, COMPILE, COMPILE_WASMEDGE, FETCH, ROUTER)}
+ROLES = {role.name: role for role in (APP, COMPILE, COMPILE_WASMEDGE, FETCH, VERIFY, ROUTER)}
 
 
 def role_of(kind: str, engine: str) -> Role:
