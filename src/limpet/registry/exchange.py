@@ -1,7 +1,7 @@
 """HTTP with strangers: verified TLS, redirects that lose credentials, a pace, and bounds on everything.
 
 `http.client` speaks the protocol; what it leaves open is here. Plain http is for loopback alone. A redirect
-is followed to https, or from loopback to loopback, and credentials never leave the host they are for.
+is followed to https, or from loopback's http to loopback's, and credentials never leave the host they are for.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def resolve(url: str, location: str) -> str:
     try:
         target = urljoin(url, location)
         parts = urlsplit(target)
-        is_local = is_loopback(parts.netloc) and is_loopback(urlsplit(url).netloc)
+        is_local = is_loopback(parts.netloc) and urlsplit(url).scheme == "http"
         is_good = parts.scheme == "https" or (parts.scheme == "http" and is_local)
     except ValueError as error:
         raise FetchError(f"{shown_url(url)}: a redirect to no address") from error
@@ -200,12 +200,15 @@ def _ask(
         }
         connection.request(method, path, body=body, headers=all_headers)
         return Response(shown_url(url), connection.getresponse(), connection)
-    except (http.client.InvalidURL, UnicodeError, ValueError) as error:
+    except (http.client.InvalidURL, UnicodeError) as error:
         connection.close()
         raise FetchError(f"{shown_url(url)}: not an address that can be asked: {error}") from error
-    except (http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError) as error:  # a certificate's error is a ValueError too
         connection.close()
         raise _failure(shown_url(url), error) from error
+    except ValueError as error:
+        connection.close()
+        raise FetchError(f"{shown_url(url)}: not an address that can be asked: {error}") from error
     except BaseException:
         connection.close()
         raise
@@ -255,9 +258,14 @@ class _Paced(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - as in io
         return self._wire.receive(memoryview(buffer).cast("B"))
 
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._wire.release()
+
 
 class _Wire:
-    """A connected socket as `http.client` uses one."""
+    """A connected socket as `http.client` uses one: closed while its answer is still read."""
 
     def __init__(self, connected: socket.socket, pace: Pace) -> None:
         self._socket = connected
@@ -266,7 +274,13 @@ class _Wire:
         self._is_closed = False
 
     def makefile(self, _mode: str) -> io.BufferedReader:
+        self._readers += 1
         return io.BufferedReader(_Paced(self), 8192)
+
+    def release(self) -> None:
+        self._readers -= 1
+        if self._is_closed and not self._readers:
+            self._socket.close()
 
     def receive(self, view: memoryview) -> int:
         patience = self._pace.patience()
@@ -295,7 +309,9 @@ class _Wire:
             view = view[count:]
 
     def close(self) -> None:
-        self._socket.close()
+        self._is_closed = True
+        if not self._readers:
+            self._socket.close()
 
 
 class _Plain(http.client.HTTPConnection):
