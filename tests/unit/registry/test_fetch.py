@@ -187,7 +187,9 @@ def test_a_module_is_fetched_and_hashed(fetch, path, digest):
 
 
 def test_an_absolute_redirect_to_https_is_followed(fetch, server):
-    assert fetch("to/https://127.0.0.1:PORT/module")[0] == Fetched(DIGEST, len(MODULE), "", "partial")
+    assert fetch("to/https://127.0.0.1:PORT/module")[0] == Fetched(
+        DIGEST, len(MODULE), "", "partial"
+    )
     assert [path for path, _ in server.asked] == ["/to/https://127.0.0.1:PORT/module", "/module"]
 
 
