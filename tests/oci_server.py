@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Behaviour:
     password: str = ""
     uses_tokens: bool = False
     realm: str = ""
-    body: Callable[[str, bytes], bytes] = staticmethod(lambda _path, body: body)
+    body: Callable[[str, bytes], bytes] | None = None
     redirects: dict[str, str] = field(default_factory=dict)
     gate: threading.Event | None = None
     gate_at: int = 0
@@ -77,7 +77,7 @@ class OciServer:
                 with contextlib.suppress(OSError):
                     outer._answer(self)
 
-            do_HEAD = do_POST = do_GET
+            do_HEAD = do_GET  # noqa: N815 - the library's name
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -109,7 +109,7 @@ class OciServer:
         self._thread.join()
         self._server.server_close()
 
-    def __enter__(self) -> OciServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -232,13 +232,16 @@ class OciServer:
         repository, kind, version = match.groups()
         if kind == "manifests" and f"{repository}/{version}" in self._manifests:
             media_type, data = self._manifests[f"{repository}/{version}"]
-            data = self.behaviour.body(handler.path, data)
+            data = self._changed(handler.path, data)
             self._send(handler, 200, data, Content_Type=media_type)
         elif kind == "blobs" and version in self._blobs:
-            data = self.behaviour.body(handler.path, self._blobs[version])
+            data = self._changed(handler.path, self._blobs[version])
             self._send_blob(handler, data, headers.get("range", ""))
         else:
             self._send(handler, 404, b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
+
+    def _changed(self, path: str, body: bytes) -> bytes:
+        return body if self.behaviour.body is None else self.behaviour.body(path, body)
 
     def _send(
         self, handler: http.server.BaseHTTPRequestHandler, status: int, body: bytes, **headers: str

@@ -14,18 +14,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from guests import build_guest
-from oci_server import OciServer, digest_of
 from running_node import RunningNode, name_of, wait_for
 from workloads import http_app
 
 from limpet.signing import load_private_key
+from oci_server import OciServer, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 Json = dict[str, Any]
-PASSWORD = "correct-horse-battery"  # noqa: S105 - greps look for it
+PASSWORD = "correct-horse-battery"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def module(size: int = 0) -> bytes:
     echo = build_guest("echo").read_bytes()
     if not size:
         return echo
-    content = b"\4fill" + random.Random(size).randbytes(size)  # noqa: S311
+    content = b"\4fill" + random.Random(size).randbytes(size)
     length = bytearray()
     rest = len(content)
     while rest:

@@ -144,12 +144,12 @@ class AppRuntime:
 
     def prepare(self, plan: Plan, artifact: Artifact, sockets: Sequence[socket.socket]) -> None:
         """Take a plan that can be started from now on."""
+        self.problem = None
         if self.prepared is not None and self.prepared.plan == plan:
             return
         self.unprepare()
         config = worker_config(plan, self._settings)
         self.prepared = Prepared(plan, artifact, sockets, write_config(config))
-        self.problem = None
 
     def unprepare(self) -> None:
         """Give the current plan up; its workers run on."""

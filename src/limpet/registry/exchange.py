@@ -1,13 +1,14 @@
 """HTTP with strangers: verified TLS, redirects that lose credentials, a pace, and bounds on everything.
 
 `http.client` speaks the protocol; what it leaves open is here. Plain http is for loopback alone. A redirect
-is followed to https, or from loopback's http to loopback's, and credentials never leave the host they are for.
+is followed to https, or within loopback's http, and credentials never leave the host they are for.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import json
 import os
 import re
 import ssl
@@ -72,13 +73,17 @@ class Response:
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it comes. Raises `FetchFailedError` when it breaks off before its end."""
+        count = 0
         try:
             while data := self._answer.read1(64 << 10):
+                count += len(data)
                 yield data
-            if self._answer.length:
-                raise FetchFailedError(f"{self.url}: the answer ended too soon")
+        except http.client.IncompleteRead as error:
+            raise FetchFailedError(f"{self.url}: the download ended after {count} bytes") from error
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise _failure(self.url, error) from error
+        if self._answer.length:
+            raise FetchFailedError(f"{self.url}: the download ended after {count} bytes")
 
     def body(self, most_bytes: int) -> bytes:
         """All of the body. Raises `FetchError` when it is larger."""
@@ -172,10 +177,8 @@ def _reason(response: Response) -> str:
     """The registry's word for it (distribution specification, error codes). Its sentences may echo what
     it was sent, and are left out.
     """
-    import json
-
     try:
-        code = json.loads(response.excerpt())["errors"][0]["code"]
+        code = json.loads(response.excerpt().decode("utf-8"))["errors"][0]["code"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return ""
     return f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
@@ -203,7 +206,10 @@ def _ask(
     except (http.client.InvalidURL, UnicodeError) as error:
         connection.close()
         raise FetchError(f"{shown_url(url)}: not an address that can be asked: {error}") from error
-    except (http.client.HTTPException, OSError) as error:  # a certificate's error is a ValueError too
+    except (
+        http.client.HTTPException,
+        OSError,
+    ) as error:  # a certificate's error is a ValueError too
         connection.close()
         raise _failure(shown_url(url), error) from error
     except ValueError as error:
@@ -241,8 +247,6 @@ def _is_excepted(host: str, names: tuple[str, ...]) -> bool:
 def _failure(url: str, error: Exception) -> FetchFailedError:
     if isinstance(error, TimeoutError):
         return FetchFailedError(f"{url}: no answer in time")
-    if isinstance(error, http.client.IncompleteRead):
-        return FetchFailedError(f"{url}: the answer ended too soon")
     return FetchFailedError(f"{url}: {str(error) or type(error).__name__}"[:500])
 
 

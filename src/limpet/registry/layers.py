@@ -14,6 +14,12 @@ from typing import IO, TYPE_CHECKING
 from limpet.registry.errors import FormatError
 from limpet.registry.tar import TarReader
 
+# Before the walls of a fetch process are up, which nothing can be imported behind.
+try:
+    from compression import zstd  # type: ignore[import-not-found]  # Python 3.14's
+except ImportError:
+    zstd = None
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -68,13 +74,11 @@ def _decompressed(layer: IO[bytes], compression: str) -> Callable[[int], bytes]:
         return _Gunzip(layer).read
     if compression != "zstd":
         return layer.read
-    try:
-        from compression import zstd  # type: ignore[import-not-found]  # Python 3.14's
-    except ImportError as error:
+    if zstd is None:
         raise FormatError(
             "the image's layer is compressed with zstd, which Python before 3.14 can't read: push it "
             "with gzip (docker build --output type=image,compression=gzip)"
-        ) from error
+        )
     file = zstd.ZstdFile(layer)
 
     def read(size: int) -> bytes:

@@ -93,7 +93,7 @@ class Sink:
     def _read_note(self) -> dict[str, object]:
         if self._notes is not None:
             with contextlib.suppress(ValueError, RecursionError):
-                found = json.loads(os.pread(self._notes, _MOST_NOTE_BYTES, 0))
+                found = json.loads(os.pread(self._notes, _MOST_NOTE_BYTES, 0).decode("utf-8"))
                 if isinstance(found, dict):
                     return found
         return {}
