@@ -90,7 +90,7 @@ class Puller:
         self._find_secret = find_secret
         self._slots = asyncio.Semaphore(settings.parallel)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._verdicts: dict[tuple[str, str], Verified] = {}
+        self._verdicts: dict[tuple[str, str, str], Verified] = {}
 
     def sweep(self, apps: Iterable[App]) -> None:
         """Remove unfinished downloads that no app is waiting for."""
@@ -148,13 +148,15 @@ class Puller:
         name = name_source(app.source)
         keys = _read_text(rule.keys, "registry.policy's keys", _MOST_KEY_FILE_BYTES)
         pull = self._pulls.of_module(name, digest)
-        verified = await self._verify(pull.evidence, keys) if pull and pull.evidence else None
+        verified = (
+            await self._verify(digest, pull.evidence, keys) if pull and pull.evidence else None
+        )
         if verified is None or not verified.is_signed:
             # Pulled before there was such a policy, or signed since.
             async with self._locks.setdefault(name, asyncio.Lock()):
                 fresh = await self._collect(app, name, pull, tell)
             if fresh is not None and fresh != (pull.evidence if pull else ""):
-                verified = await self._verify(fresh, keys)
+                verified = await self._verify(digest, fresh, keys)
         if verified is None or not verified.is_signed:
             raise PlanError(
                 "SignatureRefused", _unsigned(name, digest, rule, verified), is_final=True
@@ -313,8 +315,8 @@ class Puller:
         own = _read_text(self._settings.credentials_file, "registry.credentials_file", 1 << 20)
         return (*texts, own) if own else tuple(texts)
 
-    async def _verify(self, evidence: str, keys: str) -> Verified:
-        known = self._verdicts.get((evidence, keys))
+    async def _verify(self, module: str, evidence: str, keys: str) -> Verified:
+        known = self._verdicts.get((module, evidence, keys))
         if known is not None:
             return known
         descriptor = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
@@ -323,7 +325,7 @@ class Puller:
             answer = await self._modules.run(
                 self._zygotes.default,
                 "verify",
-                write_config(VerifyConfig(keys=keys)),
+                write_config(VerifyConfig(module=module, keys=keys)),
                 [descriptor],
                 seconds=_VERIFY_SECONDS,
             )
@@ -333,7 +335,7 @@ class Puller:
             raise refusal(answer, "VerifyFailed", "can't verify the image's signature")
         if len(self._verdicts) > 1000:
             self._verdicts.clear()
-        self._verdicts[evidence, keys] = answer
+        self._verdicts[module, evidence, keys] = answer
         return answer
 
 

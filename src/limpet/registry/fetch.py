@@ -153,7 +153,8 @@ def fetch_oci(
     image = read_image(
         registry, manifest, digest, patience=patience, wants_signatures=config.wants_signatures
     )
-    os.pwrite(files.evidence, encode_evidence(image.evidence).encode(), 0)
+    if config.wants_signatures:
+        os.pwrite(files.evidence, encode_evidence(image.evidence).encode(), 0)
     if is_known:
         return Fetched(config.known_module, 0, digest, "store")
     sink = pull_module(

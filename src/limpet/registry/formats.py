@@ -48,7 +48,7 @@ _IMAGE_CONFIGS = frozenset(
         "application/vnd.docker.container.image.v1+json",
     }
 )
-_TAR_TYPES = {
+TAR_TYPES = {
     "application/vnd.oci.image.layer.v1.tar": "",
     "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
@@ -156,9 +156,9 @@ def choose_root_files(manifest: dict[str, object], config: dict[str, object]) ->
     path = normalise_path(entrypoint)
     layers = []
     for layer in _layers(manifest):
-        if layer.media_type not in _TAR_TYPES:
+        if layer.media_type not in TAR_TYPES:
             raise FormatError(f"the image has a layer of an unknown type: {layer.media_type!r}")
-        layers.append((layer, _TAR_TYPES[layer.media_type]))
+        layers.append((layer, TAR_TYPES[layer.media_type]))
     if not layers:
         raise FormatError("the image has no layers")
     return RootFiles(path, tuple(layers))

@@ -49,7 +49,7 @@ def read_image(
     registry: Registry, manifest: bytes, digest: str, *, patience: Patience, wants_signatures: bool
 ) -> Image:
     """Find an image's module, and the signatures that were asked for. Raises `FormatError`."""
-    digests = [digest]
+    digests, manifests = [digest], [manifest]
     document = parse_object(manifest, f"the manifest of {registry.reference}")
     while "manifests" in document:
         if len(digests) > _MOST_NESTED_INDEXES:
@@ -57,16 +57,17 @@ def read_image(
         chosen = choose_manifest(document)
         data, _ = persist(lambda: registry.manifest(chosen.digest), patience)  # noqa: B023 - called at once
         digests.append(chosen.digest)
+        manifests.append(data)
         document = parse_object(data, f"the manifest of {registry.reference}")
     wanted = read_config(document)
     config: dict[str, object] = {}
     if wanted is not None:
         config = persist(lambda: registry.document(wanted, "the configuration"), patience)
     content = choose_content(document, config)
-    evidence = Evidence(digests=tuple(digests))
+    evidence = Evidence()
     if wants_signatures:
         found = persist(lambda: collect_signatures(registry, digests), patience)
-        evidence = Evidence(digests=tuple(digests), signatures=found)
+        evidence = Evidence(manifests=tuple(manifests), signatures=found)
     return Image(digests=tuple(digests), content=content, evidence=evidence)
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
-from limpet.registry.documents import MAX_DOCUMENT_BYTES, parse_object, read_descriptors
+from limpet.registry.documents import MAX_DOCUMENT_BYTES, digest_of, parse_object, read_descriptors
 from limpet.registry.errors import FormatError, MissingError
+from limpet.registry.formats import TAR_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -43,19 +44,17 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The digests that a module came by (of the index and the manifest), and signatures found for them."""
+    """The manifests that a module came by (perhaps an index first), and signatures found for them."""
 
-    digests: tuple[str, ...] = ()
+    manifests: tuple[bytes, ...] = ()
     signatures: tuple[Signature, ...] = ()
 
 
 def encode_evidence(evidence: Evidence) -> str:
     """Evidence as text, to be kept."""
-    pairs = [
-        [base64.b64encode(each.payload).decode(), base64.b64encode(each.signature).decode()]
-        for each in evidence.signatures
-    ]
-    return json.dumps({"digests": evidence.digests, "signatures": pairs})
+    pairs = [[_packed(each.payload), _packed(each.signature)] for each in evidence.signatures]
+    manifests = [_packed(manifest) for manifest in evidence.manifests]
+    return json.dumps({"manifests": manifests, "signatures": pairs})
 
 
 def decode_evidence(text: str) -> Evidence:
@@ -63,7 +62,7 @@ def decode_evidence(text: str) -> Evidence:
     try:
         document = json.loads(text)
         return Evidence(
-            digests=tuple(str(each) for each in document["digests"]),
+            manifests=tuple(base64.b64decode(each) for each in document["manifests"]),
             signatures=tuple(
                 Signature(base64.b64decode(payload), base64.b64decode(signature))
                 for payload, signature in document["signatures"]
@@ -104,14 +103,41 @@ def make_payload(name: str, digest: str) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def is_signed(evidence: Evidence, verifiers: Sequence[Callable[[bytes, bytes], bool]]) -> bool:
-    """Whether some verifier (a key's `verify`) accepts a signature over one of the evidence's digests."""
+def is_signed(
+    evidence: Evidence, module: str, verifiers: Sequence[Callable[[bytes, bytes], bool]]
+) -> bool:
+    """Whether some verifier (a key's `verify`) accepts a signature over what a module came by."""
+    try:
+        digests = trace_digests(evidence, module)
+    except FormatError:
+        return False
     for each in evidence.signatures:
         if not any(verify(each.payload, each.signature) for verify in verifiers):
             continue
-        if signed_digest(each.payload) in evidence.digests:
+        if signed_digest(each.payload) in digests:
             return True
     return False
+
+
+def trace_digests(evidence: Evidence, module: str) -> frozenset[str]:
+    """The digests of the manifests, each of which names the next, and the last the module.
+
+    A compat image's module is a file within a layer, which the manifest can't name. Raises `FormatError`
+    for a chain that is none.
+    """
+    digests = [digest_of(manifest) for manifest in evidence.manifests]
+    documents = [parse_object(manifest, "a kept manifest") for manifest in evidence.manifests]
+    if not documents:
+        return frozenset()
+    for document, digest in zip(documents[:-1], digests[1:], strict=True):
+        entries = read_descriptors(document.get("manifests"), "a kept index")
+        if digest not in {entry.digest for entry in entries}:
+            raise FormatError("a kept index does not name the manifest that follows")
+    layers = read_descriptors(documents[-1].get("layers"), "a kept manifest's layers")
+    is_named = module in {layer.digest for layer in layers}
+    if not is_named and not any(layer.media_type in TAR_TYPES for layer in layers):
+        raise FormatError("a kept manifest does not name the module")
+    return frozenset(digests)
 
 
 def signed_digest(payload: bytes) -> str:
@@ -123,6 +149,10 @@ def signed_digest(payload: bytes) -> str:
         return str(critical["image"]["docker-manifest-digest"])
     except (FormatError, KeyError, TypeError):
         return ""
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _referrers(registry: Registry, digest: str) -> list[bytes]:

@@ -26,6 +26,6 @@ def verify_evidence(channel: Channel, config: VerifyConfig, descriptor: int) -> 
         os.pread(descriptor, MAX_EVIDENCE_BYTES, 0).decode("ascii", "replace")
     )
     fingerprints = tuple(key.fingerprint for key in keys)
-    verdict = is_signed(evidence, [key.verify for key in keys])
+    verdict = is_signed(evidence, config.module, [key.verify for key in keys])
     channel.send(Verified(verdict, len(evidence.signatures), fingerprints))
     return 0

@@ -94,8 +94,11 @@ class FetchConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig:
-    """A check of signatures. Descriptors: the evidence. `keys` is public keys in PEM."""
+    """A check of a module's signatures. Descriptors: the evidence. `module` is its digest, `keys` is
+    public keys in PEM.
+    """
 
+    module: str
     keys: str
 
 
