@@ -166,6 +166,27 @@ class BundleSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """Where modules are downloaded from, and which are trusted (docs/registry.md)."""
+
+    credentials_file: str = ""
+    """Credentials in the format of docker's config.json, read at each pull. Default: none."""
+    policy: str = ""
+    """Whose signature images need: `PREFIX=KEYFILE`, `PREFIX=accept` or `PREFIX=reject`, separated by
+    commas; `*` is the rest. Default: every image is accepted."""
+    ca_file: str = ""
+    """More certificates to trust, in PEM. Default: the system's alone."""
+    mirrors: str = ""
+    """Registries to ask instead: `REGISTRY=host[:port]`, separated by commas. Default: none."""
+    parallel: int = 2
+    """How many downloads run at once. Default: 2."""
+    bytes_per_second: int = 1 << 30
+    """What all downloads together may take of the link. Default: 1 GiB, which is no bound."""
+    least_bytes_per_second: int = 256
+    """A server that sends less, over half a minute of waiting, is given up. Default: 256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -198,6 +219,8 @@ class Settings:
         """The folder of `node.manifests`; None without one."""
         return Path(self.node.manifests).expanduser().absolute() if self.node.manifests else None
 
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+
     @property
     def key_file(self) -> Path:
         """Where the unlock key of source `file` is: never inside the data directory."""
@@ -221,6 +244,7 @@ _GROUPS: dict[str, type[Any]] = {
     "disk": DiskSettings,
     "memory": MemorySettings,
     "bundles": BundleSettings,
+    "registry": RegistrySettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

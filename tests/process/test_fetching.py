@@ -1,4 +1,4 @@
-"""Modules that come from elsewhere: https with a throwaway authority, and what is not there yet."""
+"""Modules that come from elsewhere by https, from a server with a throwaway authority."""
 
 from __future__ import annotations
 
@@ -177,10 +177,3 @@ def test_an_unknown_authority_is_not_trusted(fresh_node: RunningNode, server: Se
     assert "certificate verify failed" in status["message"]
     assert "trying again" in status["message"]
     assert list((fresh_node.data / "modules").iterdir()) == []
-
-
-def test_registries_come_later(node: RunningNode) -> None:
-    node.apply(http_app("pulled", "oci://ghcr.io/acme/app:1"))
-    status = node.wait_reason("pulled", "UnsupportedSource")
-    assert "oci:// sources can't be pulled" in status["message"]
-    assert "https://" in status["message"]

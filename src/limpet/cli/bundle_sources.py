@@ -9,6 +9,7 @@ from limpet.bundle import layout
 from limpet.bundle.writing import describe_file
 from limpet.errors import LimpetError, NotFoundError, UnavailableError
 from limpet.manifest.model import App
+from limpet.store.modules import MAX_MODULE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from limpet.manifest.model import ModuleSource
 
 _DEFAULT_ENGINE = "wasmtime"
-_MAX_MODULE_BYTES = 256 << 20
 
 
 class ModuleNotAtHandError(UnavailableError):
@@ -56,7 +56,7 @@ def gather_modules(
 
 
 def _fetch(app: App, client: Client, path: Path) -> FileBlob:
-    """The seam for sources that need a network: from the node that has it already, else by its scheme."""
+    """Get a module from the node that has it already, else from where it comes."""
     source = app.source
     digest = _find_on_node(app, client)
     if digest is not None:
@@ -64,10 +64,7 @@ def _fetch(app: App, client: Client, path: Path) -> FileBlob:
     elif source.scheme == "https":
         _fetch_https(source, path)
     else:
-        raise ModuleNotAtHandError(
-            f"{source.scheme}://{source.location}: the node on {client.socket_path} does not have it; "
-            "apply the app there first, so that it is pulled, and then create the bundle"
-        )
+        _pull(source, path)
     found = describe_file(path, layout.MODULE_TYPE, title=source.location)
     if source.scheme == "https" and source.digest not in (None, found.blob.digest):
         raise ModuleNotAtHandError(
@@ -89,16 +86,30 @@ def _find_on_node(app: App, client: Client) -> str | None:
 
 
 def _fetch_https(source: ModuleSource, path: Path) -> None:
-    import ssl
+    from limpet.registry.exchange import make_trust
+    from limpet.registry.fetch import fetch_https
+    from limpet.registry.sink import Sink
+    from limpet.worker.config import FetchConfig
 
-    from limpet.registry.fetch import Sink, fetch_https
-
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    config = FetchConfig(
+        scheme=source.scheme,
+        location=source.location,
+        digest=source.digest,
+        max_bytes=MAX_MODULE_BYTES,
+    )
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        sink = Sink(descriptor, _MAX_MODULE_BYTES)
-        fetch_https(source.location, sink, ssl.create_default_context())
+        sink = Sink(descriptor, config.max_bytes)
+        fetch_https(config, sink, make_trust(), lambda _done, _total: None)
     finally:
         os.close(descriptor)
+
+
+def _pull(source: ModuleSource, path: Path) -> None:
+    from limpet.cli.pull import download_image
+    from limpet.cli.registry_access import open_registry
+
+    download_image(open_registry(source.location, actions="pull", authority=None), path)
 
 
 def compile_modules(

@@ -32,6 +32,8 @@ VERBS = {
     "top": "Show what apps use and how fast they answer.",
     "delete": "Delete objects.",
     "bundle": "Carry apps to nodes without a network.",
+    "push": "Put a module into a registry, perhaps signed.",
+    "pull": "Get a module out of a registry.",
     "key": "Show or change what encrypts this node's data.",
     "engine": "Show, install or remove what runs WebAssembly.",
     "up": "Start a node here, in the foreground.",

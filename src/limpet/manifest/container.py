@@ -45,6 +45,7 @@ class Container:
 
     name: str
     source: ModuleSource
+    pull_policy: str
     command: tuple[str, ...]
     args: tuple[str, ...]
     env: tuple[EnvVar, ...]
@@ -65,6 +66,7 @@ def parse_container(fields: Fields, volumes: Mapping[str, Volume]) -> Container:
     container = Container(
         name=fields.text("name", required=True, check=check_label),
         source=_parse_image(fields),
+        pull_policy=fields.choice("imagePullPolicy", ("Always", "IfNotPresent", "Never")),
         command=fields.texts("command"),
         args=fields.texts("args"),
         env=parse_environment(fields),
@@ -77,7 +79,6 @@ def parse_container(fields: Fields, volumes: Mapping[str, Volume]) -> Container:
         liveness=parse_probe(fields, "livenessProbe", port_names),
         startup=parse_probe(fields, "startupProbe", port_names),
     )
-    fields.choice("imagePullPolicy", ("Always", "IfNotPresent", "Never"))
     fields.accept("terminationMessagePath", "terminationMessagePolicy")
     fields.close(_REFUSALS)
     return container

@@ -165,10 +165,11 @@ class App:
     """A Deployment, Pod or Job whose one container is a WebAssembly module.
 
     `cpu_cores` and `memory_bytes` are the container's limits, `pids` how many processes and threads
-    each worker may have. `capabilities` (Linux', without CAP_) are what it asks for beyond nothing,
-    `requires` what it refuses to run without, `egress` its own annotation's rules. `engine` is
-    auto, wasmtime or wasmedge; `execution` is ahead-of-time or interpreter, empty for the engine's
-    choice; `cost_limit` bounds the work of one run in about an instruction each.
+    each worker may have. `pull_policy` is Always, IfNotPresent, Never, or empty for what the source implies;
+    `pull_secrets` names Secrets with credentials of registries. `capabilities` (Linux', without CAP_) are
+    what it asks for beyond nothing, `requires` what it refuses to run without, `egress` its own
+    annotation's rules. `engine` is auto, wasmtime or wasmedge; `execution` is ahead-of-time or interpreter,
+    empty for the engine's choice; `cost_limit` bounds the work of one run in about an instruction each.
     `is_trigger_implied` means that nobody said how work reaches the module: one that opens sockets
     is then run for them.
     `deadline_seconds` bounds one request (http) or the whole run (None is no bound).
@@ -180,6 +181,8 @@ class App:
     name: str
     source: ModuleSource
     trigger: Trigger
+    pull_policy: str = ""
+    pull_secrets: tuple[str, ...] = ()
     is_trigger_implied: bool = False
     engine: str = "auto"
     execution: str = ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from limpet.manifest.container import parse_container
 from limpet.manifest.model import RestartPolicy
+from limpet.manifest.names import check_subdomain
 from limpet.manifest.problems import shown
 from limpet.manifest.security import parse_pod_security
 from limpet.manifest.volumes import parse_volumes
@@ -48,7 +49,6 @@ _REFUSALS = {
     "hostUsers": _NO_NAMESPACE,
     "hostname": _NO_NAME,
     "hostnameOverride": _NO_NAME,
-    "imagePullSecrets": "private registries come with oci:// pulls",
     "initContainers": _ONE_CONTAINER,
     "readinessGates": "nothing on a device would open them",
     "resourceClaims": "dynamic resource allocation is not available to a module",
@@ -77,6 +77,7 @@ class Pod:
     restart_policy: RestartPolicy
     grace_seconds: float
     active_deadline_seconds: int | None
+    pull_secrets: tuple[str, ...]
 
 
 def parse_pod(fields: Fields, kind: str) -> Pod:
@@ -94,6 +95,7 @@ def parse_pod(fields: Fields, kind: str) -> Pod:
         restart_policy=_parse_restart_policy(fields, kind),
         grace_seconds=float(fields.integer("terminationGracePeriodSeconds", default=30)),
         active_deadline_seconds=_parse_active_deadline(fields, kind),
+        pull_secrets=_parse_pull_secrets(fields),
     )
     parse_pod_security(fields.mapping("securityContext"))
     fields.choice("dnsPolicy", ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"))
@@ -102,6 +104,14 @@ def parse_pod(fields: Fields, kind: str) -> Pod:
         fields.accept("hostUsers")
     fields.close(_REFUSALS)
     return pod
+
+
+def _parse_pull_secrets(fields: Fields) -> tuple[str, ...]:
+    names = []
+    for reference in fields.mappings("imagePullSecrets"):
+        names.append(reference.text("name", required=True, check=check_subdomain))
+        reference.close()
+    return tuple(name for name in names if name)
 
 
 def _parse_restart_policy(fields: Fields, kind: str) -> RestartPolicy:

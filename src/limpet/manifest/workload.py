@@ -133,6 +133,8 @@ def _build(
         name=metadata.name,
         source=_pin(annotations, options, container.source),
         trigger=options.trigger,
+        pull_policy=container.pull_policy,
+        pull_secrets=pod.pull_secrets,
         is_trigger_implied=options.is_trigger_implied,
         engine=_decide_engine(annotations, options, pod),
         execution=options.execution,

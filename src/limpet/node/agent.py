@@ -38,6 +38,7 @@ from limpet.node.manifests.parsing import Parser
 from limpet.node.modules import Modules
 from limpet.node.objects import Objects
 from limpet.node.preparing import Preparer
+from limpet.node.pulling import Puller
 from limpet.node.router import RouterProcess
 from limpet.node.state import (
     Drain,
@@ -161,12 +162,22 @@ class Agent:
         self._is_stopping = False
         self.modules = Modules(self.store, self.zygotes)
         self.bundles = Bundles(settings, self.zygotes, self.store)
+        self._puller = Puller(
+            settings.registry,
+            directory=directory,
+            database=self.database,
+            store=self.store,
+            modules=self.modules,
+            zygotes=self.zygotes,
+            find_secret=self.objects.pull_secret,
+        )
         self._preparer = Preparer(
             settings,
             node_name=self.name,
             objects=self.objects,
             store=self.store,
             modules=self.modules,
+            puller=self._puller,
             volumes=self._volumes,
             listeners=self._listeners,
             zygotes=self.zygotes,
@@ -265,6 +276,7 @@ class Agent:
         completions = {(c.kind, c.namespace, c.name): c for c in self.database.load_completions()}
         # Written by another version of Limpet: kept as it is, said aloud, not run.
         self.objects.load(lambda key, why: self._record(key, "InvalidObject", why))
+        self._puller.sweep(self.objects.apps())
         for key in self.objects.resources:
             self._adopt(key, completions.get(key))
 

@@ -155,6 +155,7 @@ class AppRuntime:
 
     def prepare(self, plan: Plan, artifact: Artifact, sockets: Sequence[socket.socket]) -> None:
         """Take a plan that can be started from now on."""
+        self.problem = None
         if self.prepared is not None and self.prepared.plan == plan:
             return
         self.unprepare()
@@ -162,7 +163,6 @@ class AppRuntime:
             self._incarnation = self._read_last_run()
         config = worker_config(plan, self._settings)
         self.prepared = Prepared(plan, artifact, sockets, write_config(config))
-        self.problem = None
         for worker in self.workers.values():
             if not worker.is_confirmed and worker.plan.fingerprint == plan.fingerprint:
                 worker.plan = plan

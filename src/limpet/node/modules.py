@@ -1,6 +1,6 @@
-"""From an app's source to an artifact that workers can map: fetch, then compile, each once.
+"""From a module to an artifact that workers can map: compiled once, in a short-lived process.
 
-Both happen in short-lived processes: a hostile module or server meets a process with nothing to lose.
+A hostile module, or a server (`limpet.node.pulling`), meets a process with nothing to lose.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from limpet.engine.protocol import DEFAULT_OPTIONS, CompileOptions, ModuleInfo
 from limpet.errors import LimpetError
 from limpet.linux.cgroup import Limits
 from limpet.plan import PlanError
-from limpet.store.modules import MAX_MODULE_BYTES
-from limpet.worker.config import CompileConfig, FetchConfig, write_config
-from limpet.worker.messages import Compiled, Failed, Fetched, Message
+from limpet.worker.config import CompileConfig, write_config
+from limpet.worker.messages import Compiled, Failed, Fetching, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from limpet.manifest.model import ModuleSource
     from limpet.store.modules import Artifact, ModuleStore
     from limpet.worker.process import ExitInfo, Process
     from limpet.worker.supervisor import Zygote, Zygotes
@@ -31,9 +29,9 @@ if TYPE_CHECKING:
 _LIMITS = {
     "compile": Limits(cpu_cores=1.0, memory_bytes=512 << 20, pids=16),
     "fetch": Limits(cpu_cores=1.0, memory_bytes=128 << 20, pids=16),
+    "verify": Limits(cpu_cores=1.0, memory_bytes=128 << 20, pids=16),
 }
 _COMPILE_SECONDS = 600.0
-_FETCH_SECONDS = 3600.0
 
 
 class RetryableError(LimpetError):
@@ -47,7 +45,7 @@ class RetryableError(LimpetError):
 
 
 class Modules:
-    """Fetches and compiles through the zygotes; what is in the store is not done again."""
+    """Compiles through the zygotes; what is in the store is not done again."""
 
     def __init__(self, store: ModuleStore, zygotes: Zygotes) -> None:
         self._store = store
@@ -56,40 +54,6 @@ class Modules:
         self._artifacts: weakref.WeakValueDictionary[str, Artifact] = weakref.WeakValueDictionary()
         self._compiling: dict[str, asyncio.Lock] = {}
         self._serial = 0
-
-    async def fetch(self, source: ModuleSource) -> str:
-        """Download a module and return its digest.
-
-        Raises `PlanError` when the source can't work, `RetryableError` when it may later.
-        """
-        staged = self._store.create_module()
-        config = FetchConfig(
-            scheme=source.scheme,
-            location=source.location,
-            digest=source.digest,
-            max_bytes=MAX_MODULE_BYTES,
-        )
-        try:
-            answer = await self._run(
-                self._zygotes.default,
-                "fetch",
-                write_config(config),
-                [staged.descriptor],
-                seconds=_FETCH_SECONDS,
-            )
-            if not isinstance(answer, Fetched):
-                raise _refusal(answer, "FetchFailed", f"can't fetch {source.location}")
-            if source.digest not in (None, answer.digest):
-                raise PlanError(
-                    "DigestMismatch",
-                    f"{source.location} is {answer.digest}, but the manifest pins {source.digest}",
-                    is_final=True,
-                )
-        except BaseException:
-            staged.abandon()
-            raise
-        staged.finish_written(answer.digest)
-        return answer.digest
 
     async def artifact(
         self, digest: str, engine: str, options: CompileOptions = DEFAULT_OPTIONS
@@ -142,7 +106,7 @@ class Modules:
                     is_metered=options.is_metered,
                     is_interpreted=options.is_interpreted,
                 )
-                answer = await self._run(
+                answer = await self.run(
                     zygote,
                     "compile",
                     write_config(config),
@@ -153,7 +117,7 @@ class Modules:
                 if isinstance(answer, Failed) and answer.reason == "DigestMismatch":
                     self._store.remove_module(digest)  # so that it can be uploaded again
                 if not isinstance(answer, Compiled):
-                    raise _refusal(answer, "InvalidModule", "can't compile the module")
+                    raise refusal(answer, "InvalidModule", "can't compile the module")
                 info = ModuleInfo(
                     imports=answer.imports,
                     exports=answer.exports,
@@ -168,7 +132,7 @@ class Modules:
         finally:
             os.close(module)
 
-    async def _run(
+    async def run(
         self,
         zygote: Zygote,
         role: str,
@@ -177,11 +141,21 @@ class Modules:
         *,
         seconds: float,
         is_component: bool = False,
+        on_progress: Callable[[Fetching], None] | None = None,
     ) -> Message | ExitInfo:
-        """Run a process to its end; return its answer, or how it ended without one."""
+        """Run a process to its end; return its answer, or how it ended without one.
+
+        `config` is closed. Raises `RetryableError` when it takes longer than `seconds`.
+        """
         self._serial += 1
         done: asyncio.Future[ExitInfo] = asyncio.get_running_loop().create_future()
         answers: deque[Message] = deque(maxlen=1)  # its last word is the answer
+
+        def on_message(_process: Process, message: Message) -> None:
+            if not isinstance(message, Fetching):
+                answers.append(message)
+            elif on_progress is not None:
+                on_progress(message)
 
         def on_exit(_process: Process, info: ExitInfo) -> None:
             if not done.done():
@@ -194,7 +168,7 @@ class Modules:
                 [config, *descriptors],
                 limits=_LIMITS[role],
                 is_component=is_component,
-                on_message=lambda _process, message: answers.append(message),
+                on_message=on_message,
                 on_exit=on_exit,
             )
         finally:
@@ -208,7 +182,8 @@ class Modules:
         return answers[-1] if answers else info
 
 
-def _refusal(answer: Message | ExitInfo, reason: str, what: str) -> LimpetError:
+def refusal(answer: Message | ExitInfo, reason: str, what: str) -> LimpetError:
+    """The error for an answer that is not the one that was hoped for."""
     if isinstance(answer, Failed):
         if answer.is_retryable:
             return RetryableError(answer.reason, answer.message)

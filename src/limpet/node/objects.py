@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from limpet.errors import ConflictError, InvalidInputError, LimpetError, NotFoundError
-from limpet.manifest.model import App, PersistentVolumeClaim, Resource
+from limpet.manifest.model import App, PersistentVolumeClaim, Resource, Secret
 from limpet.manifest.parse import parse_object
 from limpet.manifest.quantity import format_bytes
 from limpet.store.database import StoredObject, encode_body, now
@@ -156,10 +156,10 @@ class Objects:
 
         What an image reference pins is the image's manifest, not the module.
         """
-        pinned = app.source.digest
+        pinned = app.source.digest if app.source.scheme == "https" else None
         if digest is None:
             return pinned
-        if app.source.scheme == "https" and pinned not in (None, digest):
+        if pinned not in (None, digest):
             raise InvalidInputError(
                 f"{app.kind} {app.namespace}/{app.name}: {digest} was brought along, but the manifest "
                 f"pins {pinned}"
@@ -176,6 +176,17 @@ class Objects:
                 f"a volume can't shrink from {format_bytes(old.size_bytes)} to "
                 f"{format_bytes(claim.size_bytes)}; make another one and copy the files"
             )
+
+    def apps(self) -> list[App]:
+        """Every app."""
+        return [resource for resource in self.resources.values() if isinstance(resource, App)]
+
+    def pull_secret(self, namespace: str, name: str) -> str | None:
+        """Return a pull secret's text in docker's format; None when there is no such Secret."""
+        secret = self.resources.get(("Secret", namespace, name))
+        if not isinstance(secret, Secret) or secret.type != "kubernetes.io/dockerconfigjson":
+            return None
+        return secret.data.get(".dockerconfigjson", b"").decode("utf-8", "replace")
 
     def delete(self, key: ObjectKey) -> None:
         """Delete an object that is there; durable on return."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from limpet.node.listeners import Listeners
     from limpet.node.modules import Modules
     from limpet.node.objects import Objects
+    from limpet.node.pulling import Puller
     from limpet.node.volumes import Volumes
     from limpet.plan import AppKey, Catalog
     from limpet.provision.facilities import Standing
@@ -59,6 +60,7 @@ class Preparer:
         objects: Objects,
         store: ModuleStore,
         modules: Modules,
+        puller: Puller,
         volumes: Volumes,
         listeners: Listeners,
         zygotes: Zygotes,
@@ -72,6 +74,7 @@ class Preparer:
         self._objects = objects
         self._store = store
         self._modules = modules
+        self._puller = puller
         self._volumes = volumes
         self._listeners = listeners
         self._zygotes = zygotes
@@ -127,9 +130,10 @@ class Preparer:
                 raise PlanError(
                     "MissingModule", f"the node has no module {digest}; apply the app again"
                 )
-            runtime.problem = ("FetchingModule", f"fetching {app.source.location}", False)
-            digest = await self._modules.fetch(app.source)
+            digest = await self._pull(runtime)
             self._objects.remember_digest(stored, digest)
+        elif app.source.scheme != "file":
+            await self._check(runtime, digest)
         if runtime.prepared is None:
             runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
         is_component = self._store.is_component(digest)
@@ -157,6 +161,28 @@ class Preparer:
         sockets = [self._listeners.open(listener) for listener in plan.listeners]
         self._failures.pop(runtime.key, None)
         runtime.prepare(plan, artifact, sockets)
+
+    async def _pull(self, runtime: AppRuntime) -> str:
+        """Get the module that the app's source is, one that may run."""
+
+        def show(progress: str) -> None:
+            runtime.problem = ("PullingModule", progress, False)
+
+        def tell(reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
+            self._record(runtime, reason, message, is_warning)
+
+        show(f"asking for {runtime.app.source.location}")
+        digest = await self._puller.obtain(runtime.app, tell=tell, show=show)
+        await self._puller.check(runtime.app, digest, tell=tell)
+        return digest
+
+    async def _check(self, runtime: AppRuntime, digest: str) -> None:
+        """Have the policy, as it is now, judge a module that was pulled earlier."""
+
+        def tell(reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
+            self._record(runtime, reason, message, is_warning)
+
+        await self._puller.check(runtime.app, digest, tell=tell)
 
     async def _compile(
         self, app: App, digest: str, *, is_component: bool

@@ -1,1 +1,1 @@
-"""Where modules come from when a manifest names no file: one function per scheme, in `fetch`."""
+"""Modules from elsewhere: registries and web servers, for the node and for `limpet push` and `pull`."""

@@ -1,70 +1,46 @@
 """Download one module, in a process of its own: bounded, hashed while it streams, never trusted.
 
-The schemes share one shape: a function that writes to a sink. `oci` will be the second.
+The process is given its work and files by the agent (`limpet.worker.config.FetchConfig`): a partial download
+to go on with, the notes on it, an empty file for a module that has to be taken out of an archive, and one for
+what the registry says of its signatures. A scheme is a function here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limpet.errors import InvalidInputError, LimpetError, TemporaryError, UnavailableError
-from limpet.worker.messages import Failed, Fetched
+from limpet.errors import LimpetError, UnavailableError
+from limpet.registry.client import Registry
+from limpet.registry.credentials import CredentialsError, Keychain, parse_keychain
+from limpet.registry.errors import FetchError, MissingError, UnauthorizedError
+from limpet.registry.exchange import Line, make_trust, own_proxy, request, trust_also
+from limpet.registry.pace import Rates
+from limpet.registry.pull import pull_module, read_image, resolve_digest
+from limpet.registry.reference import parse_reference
+from limpet.registry.signatures import encode_evidence
+from limpet.registry.sink import Sink
+from limpet.registry.transfer import Patience, Wanted, download
+from limpet.worker.messages import Failed, Fetched, Fetching
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable, Sequence
 
     from limpet.worker.channel import Channel
     from limpet.worker.config import FetchConfig
 
-_CHUNK = 64 << 10
 _READABLE = ("/etc", "/usr", "/lib", "/lib64", "/run")
-_TIMEOUT_SECONDS = 30.0
-
-
-class FetchError(InvalidInputError):
-    """A source that will not give the module, however often it is asked."""
-
-    reason = "FetchRefused"
-
-
-class FetchFailedError(TemporaryError):
-    """A source that did not give the module this time."""
-
-    reason = "FetchFailed"
+_REPORT_SECONDS = 0.5
+_OF_THE_REGISTRY = (MissingError, UnauthorizedError, CredentialsError)
 
 
 class SchemeError(UnavailableError):
     """A scheme that this version can't fetch."""
 
     reason = "UnsupportedSource"
-
-
-class Sink:
-    """The file that the module is written to; bounds and hashes it."""
-
-    def __init__(self, descriptor: int, max_bytes: int) -> None:
-        self._descriptor = descriptor
-        self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def digest(self) -> str:
-        """The digest of what was written."""
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def write(self, data: bytes) -> None:
-        """Append; raises `FetchError` over the bound."""
-        self.size += len(data)
-        if self.size > self._max_bytes:
-            raise FetchError(f"the module is over {self._max_bytes >> 20} MiB")
-        self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,88 +53,130 @@ class Equipment:
     directories: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a download writes. `evidence` is a descriptor."""
+
+    partial: Sink
+    module: Sink
+    evidence: int
+
+
 def equip() -> Equipment:
     """Import and read what a download needs, while this process may still read it."""
     import encodings.idna
-    import http.client
-    import ssl
-    import urllib.request
+    import stringprep
 
-    del encodings, http, urllib
+    del encodings, stringprep
     found = [path for path in _READABLE if os.path.exists(path)]
     directories = tuple(os.open(path, os.O_PATH | os.O_CLOEXEC) for path in found)
-    return Equipment(ssl.create_default_context(), directories)
+    return Equipment(make_trust(), directories)
 
 
 def fetch_module(
-    channel: Channel, config: FetchConfig, descriptor: int, equipment: Equipment
+    channel: Channel, config: FetchConfig, descriptors: Sequence[int], equipment: Equipment
 ) -> int:
-    """Fetch as configured, tell the agent, return the exit code."""
+    """Fetch as configured, tell the agent, return the exit code.
+
+    Descriptors: partial download, notes on it, module, evidence.
+    """
+    partial, notes, module, evidence = descriptors
+    files = Files(
+        Sink(partial, config.max_bytes, notes=notes), Sink(module, config.max_bytes), evidence
+    )
+    report = _reporter(channel)
+    keychain = Keychain()
     try:
-        sink = Sink(descriptor, config.max_bytes)
+        keychain = parse_keychain(config.credentials)
+        trust = trust_also(equipment.trust, config.authority)
         if config.scheme == "https":
-            fetch_https(config.location, sink, equipment.trust)
+            fetched = fetch_https(config, files.partial, trust, report)
+        elif config.scheme == "oci":
+            fetched = fetch_oci(config, files, trust, report, keychain)
         else:
-            raise SchemeError(
-                f"{config.scheme}:// sources can't be pulled by this version; "
-                f"download {config.location} and use a file or an https:// address"
-            )
-        if config.digest is not None and sink.digest != config.digest:
-            raise FetchError(
-                f"{config.location} is {sink.digest}, but the manifest pins {config.digest}"
-            )
-        os.fsync(descriptor)
+            raise SchemeError(f"{config.scheme}:// sources can't be fetched by this version")
     except LimpetError as error:
-        channel.send(Failed(error.reason, str(error)[:2000], error.is_retryable))
+        # Somebody may push it, or change credentials, without a word to this node.
+        may_pass = error.is_retryable or isinstance(error, _OF_THE_REGISTRY)
+        channel.send(Failed(error.reason, keychain.redact(str(error))[:2000], may_pass))
         return 1
     except OSError as error:
-        channel.send(Failed("FetchFailed", f"{config.location}: {error}"[:2000], True))
+        text = keychain.redact(f"{config.location}: {error}")
+        channel.send(Failed("FetchFailed", text[:2000], True))
         return 1
-    channel.send(Fetched(sink.digest, sink.size))
+    channel.send(fetched)
     return 0
 
 
-def fetch_https(location: str, sink: Sink, trust: ssl.SSLContext) -> None:
+def fetch_https(
+    config: FetchConfig,
+    sink: Sink,
+    trust: ssl.SSLContext,
+    report: Callable[[int, int | None], None],
+) -> Fetched:
     """GET over TLS, verified against the system's certificates (or `SSL_CERT_FILE`'s)."""
-    import http.client
-    import urllib.error
-    import urllib.request
-
-    if not location.startswith("https://"):
-        raise FetchError(f"{location}: not an https:// address")
-    request = urllib.request.Request(location, headers={"Accept": "application/wasm, */*"})  # noqa: S310
-    opener = urllib.request.build_opener(
-        urllib.request.HTTPSHandler(context=trust), _redirect_handler()
+    line = _line(config, trust)
+    wanted = Wanted(what=config.location, key=config.location, digest=config.digest)
+    if not config.location.startswith("https://"):
+        raise FetchError(f"{config.location}: not an https:// address")
+    download(
+        lambda headers: request(
+            line, "GET", config.location, {"Accept": "application/wasm, */*", **headers}
+        ),
+        sink,
+        wanted,
+        patience=Patience(attempts=config.attempts),
+        report=report,
     )
-    try:
-        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-            while chunk := response.read(_CHUNK):
-                sink.write(chunk)
-            announced = response.headers.get("Content-Length")
-    except urllib.error.HTTPError as error:
-        text = f"{location}: the server answered {error.code} {error.reason}"
-        if error.code in (408, 425, 429) or error.code >= 500:
-            raise FetchFailedError(text) from error
-        raise FetchError(text) from error
-    except (http.client.InvalidURL, ValueError) as error:
-        raise FetchError(f"{location}: not an address that can be asked: {error}") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise FetchFailedError(f"{location}: {reason}") from error
-    if announced is not None and announced.isdigit() and int(announced) != sink.size:
-        raise FetchFailedError(f"{location}: the download ended after {sink.size} bytes")
+    return Fetched(sink.digest, sink.size, "", "partial")
 
 
-def _redirect_handler() -> type:
-    import urllib.error
-    import urllib.request
+def fetch_oci(
+    config: FetchConfig,
+    files: Files,
+    trust: ssl.SSLContext,
+    report: Callable[[int, int | None], None],
+    keychain: Keychain,
+) -> Fetched:
+    """Pull from a registry, unless what the reference names is what the node knows already."""
+    reference = parse_reference(config.location)
+    credentials = keychain.find(reference.name)
+    registry = Registry(
+        _line(config, trust), reference, credentials, endpoint=config.endpoint, actions="pull"
+    )
+    patience = Patience(attempts=config.attempts)
+    manifest, digest = resolve_digest(registry, config.digest or reference.version, patience)
+    is_known = digest == config.known_manifest
+    if is_known and not config.wants_signatures:
+        return Fetched(config.known_module, 0, digest, "store")
+    image = read_image(
+        registry, manifest, digest, patience=patience, wants_signatures=config.wants_signatures
+    )
+    if config.wants_signatures:
+        os.pwrite(files.evidence, encode_evidence(image.evidence).encode(), 0)
+    if is_known:
+        return Fetched(config.known_module, 0, digest, "store")
+    sink = pull_module(
+        registry, image.content, files.partial, files.module, patience=patience, report=report
+    )
+    where = "partial" if sink is files.partial else "module"
+    return Fetched(sink.digest, sink.size, digest, where)
 
-    class HttpsOnlyRedirects(urllib.request.HTTPRedirectHandler):
-        """Follows redirects to https only: nothing may take the download off TLS."""
 
-        def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            if not newurl.startswith("https://"):
-                raise urllib.error.HTTPError(newurl, code, "redirect away from https", headers, fp)
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
+def _line(config: FetchConfig, trust: ssl.SSLContext) -> Line:
+    proxy, excepted = own_proxy()
+    rates = Rates(least=config.least_bytes_per_second, most=config.most_bytes_per_second)
+    return Line(trust=trust, rates=rates, proxy=proxy, no_proxy=excepted)
 
-    return HttpsOnlyRedirects
+
+def _reporter(channel: Channel) -> Callable[[int, int | None], None]:
+    last = 0.0
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPORT_SECONDS:
+            last = now
+            channel.send(Fetching(done, total or 0))
+
+    return report

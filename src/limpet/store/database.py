@@ -74,6 +74,11 @@ CREATE TABLE manifest_files (
     mark TEXT NOT NULL,
     PRIMARY KEY (kind, namespace, name)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE pulls (
+    source TEXT NOT NULL, module TEXT NOT NULL, manifest TEXT NOT NULL, evidence TEXT NOT NULL,
+    pulled_at REAL NOT NULL,
+    PRIMARY KEY (source, module)
+) STRICT, WITHOUT ROWID;
 """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from limpet.store.downloads import Download
+
 # Version 13 of the component model's layer; a core module says 1 of layer 0.
 _COMPONENT_VERSION = b"\x0d\0\1\0"
 MAX_MODULE_BYTES = 256 << 20
@@ -117,6 +119,10 @@ class ModuleStore:
     def remove_module(self, digest: str) -> None:
         """Remove a module that is not what its name says."""
         self._module_path(digest).unlink(missing_ok=True)
+
+    def adopt(self, download: Download, digest: str) -> None:
+        """Make a finished download the module that another process found it to be."""
+        download.publish(self._module_path(digest))
 
     def create_module(self) -> StagedModule:
         """Begin to write a module whose digest is checked at the end. Raises LimpetError, OSError."""

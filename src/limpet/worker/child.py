@@ -2,10 +2,10 @@
 
 Roles: `app` runs one app; `spare` is an `app` that goes through the motions of a first request while it
 waits: what that touches becomes its own copy of the zygote's memory, which is most of what a cold start
-would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `manifests` makes
-objects of YAML, `signature` verifies one, `router` is the ingress. Each raises its walls
-(`limpet.worker.sandbox`) around the moment when it is assigned its work: a configuration and the role's own
-descriptors.
+would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `verify` judges
+its signatures, `manifests` makes objects of YAML, `signature` verifies one over a bundle, `router` is the
+ingress. Each raises its walls (`limpet.worker.sandbox`) around the moment when it is assigned its work: a
+configuration and the role's own descriptors.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from limpet.worker.config import (
     ManifestsConfig,
     RouterConfig,
     SignatureConfig,
+    VerifyConfig,
     WorkerConfig,
     read_config,
 )
@@ -94,6 +95,8 @@ def _run_role(
 
         equipment = equip()
         grants = [(directory, Access.READ) for directory in equipment.directories]
+    elif name == "verify":
+        from limpet.registry.verify import verify_evidence
     elif name == "router":
         from limpet.ingress.router import allow_descriptors, run_router
 
@@ -119,7 +122,9 @@ def _run_role(
     if name == "compile":
         return _compile(channel, read_config(config, CompileConfig), descriptors, engine)
     if name == "fetch":
-        return fetch_module(channel, read_config(config, FetchConfig), descriptors[0], equipment)
+        return fetch_module(channel, read_config(config, FetchConfig), descriptors, equipment)
+    if name == "verify":
+        return verify_evidence(channel, read_config(config, VerifyConfig), descriptors[0])
     if task is not None:
         return task(config, descriptors)
     return run_router(channel, read_config(config, RouterConfig), descriptors)

@@ -11,7 +11,7 @@ import fcntl
 import marshal
 import os
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from limpet.settings import HttpSettings
 
@@ -69,12 +69,37 @@ class CompileConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchConfig:
-    """A download. Descriptors: the file to write. `digest`, when given, must come out."""
+    """A download. Descriptors: partial download, notes on it, module, evidence.
+
+    `digest`, when given, must come out: of a module, or of an image's manifest. `credentials` are texts in
+    the format of docker's config.json, the most important first; `authority` is more certificates in PEM;
+    `endpoint` replaces the registry's own. A reference that stands for `known_manifest` is not
+    downloaded again: it is `known_module`. Rates are in bytes per second, 0 for no bound.
+    """
 
     scheme: str
     location: str
     digest: str | None
     max_bytes: int
+    credentials: tuple[str, ...] = field(default=(), repr=False)
+    authority: str = ""
+    endpoint: str = ""
+    known_manifest: str = ""
+    known_module: str = ""
+    wants_signatures: bool = False
+    least_bytes_per_second: int = 256
+    most_bytes_per_second: int = 0
+    attempts: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyConfig:
+    """A check of a module's signatures. Descriptors: the evidence. `module` is its digest, `keys` is
+    public keys in PEM.
+    """
+
+    module: str
+    keys: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +135,15 @@ def read_http_settings(values: Mapping[str, float]) -> HttpSettings:
     return HttpSettings(**typed)
 
 
+_AnyConfig: TypeAlias = (
+    WorkerConfig
+    | CompileConfig
+    | FetchConfig
+    | ManifestsConfig
+    | SignatureConfig
+    | VerifyConfig
+    | RouterConfig
+)
 _Config = TypeVar(
     "_Config",
     WorkerConfig,
@@ -117,18 +151,12 @@ _Config = TypeVar(
     FetchConfig,
     ManifestsConfig,
     SignatureConfig,
+    VerifyConfig,
     RouterConfig,
 )
 
 
-def write_config(
-    config: WorkerConfig
-    | CompileConfig
-    | FetchConfig
-    | ManifestsConfig
-    | SignatureConfig
-    | RouterConfig,
-) -> int:
+def write_config(config: _AnyConfig) -> int:
     """Put the configuration into a sealed memory file and return its descriptor."""
     descriptor = os.memfd_create("limpet-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     data = marshal.dumps(asdict(config))

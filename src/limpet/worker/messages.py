@@ -300,10 +300,35 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The module has been downloaded to its descriptor."""
+    """The module is there: `where` is partial, module (the descriptor of this name has it) or store (the
+    node has it already). `manifest` is the digest that an image's reference stands for.
+    """
 
     digest: str
     size_bytes: int
+    manifest: str
+    where: str
+
+    def __post_init__(self) -> None:
+        if self.where not in ("partial", "module", "store"):
+            raise MessageError("Fetched.where: partial, module or store is expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """How far a download is; `total_bytes` is 0 where nobody has said."""
+
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whether one of the keys has signed, how many signatures there were, and the keys' fingerprints."""
+
+    is_signed: bool
+    signatures: int
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +378,8 @@ Message: TypeAlias = (
     | ProbeResult
     | Compiled
     | Fetched
+    | Fetching
+    | Verified
     | Failed
     | Notice
 )

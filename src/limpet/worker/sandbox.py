@@ -325,6 +325,7 @@ FETCH = _role(
 )
 MANIFESTS = _role("manifests")
 SIGNATURE = _role("signature")
+VERIFY = _role("verify", _MESSAGES)
 ROUTER = _role("router", _MESSAGES, _SERVING, _CONNECTING, needs_network=True)
 # WasmEdge's compiler leaves its work to a linker, by way of files.
 COMPILE_WASMEDGE = _role(
@@ -338,7 +339,16 @@ COMPILE_WASMEDGE = _role(
 )
 ROLES = {
     role.name: role
-    for role in (APP, COMPILE, COMPILE_WASMEDGE, FETCH, MANIFESTS, SIGNATURE, ROUTER)
+    for role in (
+        APP,
+        COMPILE,
+        COMPILE_WASMEDGE,
+        FETCH,
+        MANIFESTS,
+        SIGNATURE,
+        VERIFY,
+        ROUTER,
+    )
 }
 
 

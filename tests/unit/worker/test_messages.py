@@ -15,6 +15,7 @@ from limpet.worker.messages import (
     Connected,
     EngineReady,
     Failed,
+    Fetched,
     Finished,
     Message,
     MessageError,
@@ -44,6 +45,7 @@ RULED = {
     (Connect, "host"): st.text(st.characters(exclude_categories=["Cs"]), max_size=255),
     (Connect, "port"): st.integers(1, 65535),
     (Connect, "protocol"): st.sampled_from(["tcp", "udp"]),
+    (Fetched, "where"): st.sampled_from(["partial", "module", "store"]),
 }
 
 

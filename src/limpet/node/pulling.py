@@ -1,0 +1,408 @@
+"""An app's module, from wherever its source says: pulled, remembered, and judged by the signature policy.
+
+The agent decides; processes that have nothing to lose (`limpet.registry.fetch`, `limpet.registry.verify`)
+speak to registries and read what strangers signed. What a source turned out to be is remembered with the
+signatures that came along, so that a node without a network needs neither again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from limpet.node.modules import RetryableError, refusal
+from limpet.plan import PlanError
+from limpet.registry.policy import Rule, Verdict, parse_policy
+from limpet.registry.reference import parse_reference
+from limpet.store.downloads import Downloads
+from limpet.store.modules import MAX_MODULE_BYTES
+from limpet.store.pulls import Pull, Pulls
+from limpet.worker.config import FetchConfig, VerifyConfig, write_config
+from limpet.worker.messages import Fetched, Fetching, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from limpet.manifest.model import App, ModuleSource
+    from limpet.node.modules import Modules
+    from limpet.settings import RegistrySettings
+    from limpet.store.database import Database
+    from limpet.store.modules import ModuleStore
+    from limpet.worker.supervisor import Zygotes
+
+_FETCH_SECONDS = 3600.0
+_VERIFY_SECONDS = 60.0
+_MOST_KEY_FILE_BYTES = 256 << 10
+_MOST_EVIDENCE_BYTES = 1 << 20
+# The registry answered, and would answer a reboot alike: what is here does not stand in for it.
+_REFUSALS = frozenset({"ImageNotFound", "RegistryUnauthorized", "InvalidCredentials"})
+
+
+class Step(StrEnum):
+    """What imagePullPolicy means for a source, given what is here."""
+
+    USE = "use what is here"
+    ASK = "ask whether it is still what is here"
+    FETCH = "fetch it"
+    REFUSE = "refuse: it is not here and may not be fetched"
+
+
+def decide_pull(policy: str, source: ModuleSource, *, is_here: bool) -> Step:
+    """Kubernetes' imagePullPolicy; without one, what may move (`latest`, a URL) is asked for."""
+    if not policy:
+        is_moving = source.digest is None and (
+            source.scheme == "https" or parse_reference(source.location).tag == "latest"
+        )
+        policy = "Always" if is_moving else "IfNotPresent"
+    if policy == "Never":
+        return Step.USE if is_here else Step.REFUSE
+    if not is_here:
+        return Step.FETCH
+    # Content that is pinned can't have changed.
+    return Step.ASK if policy == "Always" and source.digest is None else Step.USE
+
+
+class Puller:
+    """Pulls modules and judges them. `find_secret` gives a pull secret's text, None when there is none."""
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        directory: Path,
+        database: Database,
+        store: ModuleStore,
+        modules: Modules,
+        zygotes: Zygotes,
+        find_secret: Callable[[str, str], str | None],
+    ) -> None:
+        self._settings = settings
+        self._policy = parse_policy(settings.policy)
+        self._mirrors = parse_mirrors(settings.mirrors)
+        self._downloads = Downloads(directory)
+        self._pulls = Pulls(database, store.has_module)
+        self._store = store
+        self._modules = modules
+        self._zygotes = zygotes
+        self._find_secret = find_secret
+        self._slots = asyncio.Semaphore(settings.parallel)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._verdicts: dict[tuple[str, str, str], Verified] = {}
+
+    def sweep(self, apps: Iterable[App]) -> None:
+        """Remove unfinished downloads that no app is waiting for."""
+        self._downloads.sweep(name_source(app.source) for app in apps)
+
+    async def obtain(
+        self, app: App, *, tell: Callable[[str, str, bool], None], show: Callable[[str], None]
+    ) -> str:
+        """Return the digest of the module that an app's source is now, having it on disk.
+
+        `tell` makes an event (reason, message, is a warning), `show` says how far a download is. Raises
+        `PlanError` when the source can't be used, `RetryableError` when it may be later.
+        """
+        name = name_source(app.source)
+        self._rule(app.source)  # what is rejected is not fetched
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with lock:
+            pull = self._pulls.latest(name)
+            step = decide_pull(app.pull_policy, app.source, is_here=pull is not None)
+            if step is Step.REFUSE:
+                raise PlanError(
+                    "ErrImageNeverPull",
+                    f"{name} is not on this node, and imagePullPolicy is Never; pull it once, or apply a "
+                    "bundle that has it",
+                )
+            if step is Step.USE and pull is not None:
+                tell("Pulled", f'Container image "{name}" already present on machine', False)
+                return pull.module
+            try:
+                return await self._pull(app, name, pull, tell, show)
+            except RetryableError as error:
+                if pull is None or error.reason in _REFUSALS:
+                    raise
+                tell(
+                    "PullSkipped",
+                    f"can't ask for {name} ({error}); running what is here: {pull.module[:19]}",
+                    True,
+                )
+                return pull.module
+
+    async def check(
+        self,
+        app: App,
+        digest: str,
+        *,
+        tell: Callable[[str, str, bool], None],
+    ) -> None:
+        """Judge a module that is on disk by the policy as it is now, without a network if it can be.
+
+        Raises `PlanError` when it may not run, `RetryableError` when its signatures could not be had.
+        """
+        rule = self._rule(app.source)
+        if rule.verdict is not Verdict.VERIFY:
+            return
+        name = name_source(app.source)
+        keys = _read_text(rule.keys, "registry.policy's keys", _MOST_KEY_FILE_BYTES)
+        pull = self._pulls.of_module(name, digest)
+        verified = (
+            await self._verify(digest, pull.evidence, keys) if pull and pull.evidence else None
+        )
+        if verified is None or not verified.is_signed:
+            # Pulled before there was such a policy, or signed since.
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                fresh = await self._collect(app, name, pull, tell)
+            if fresh is not None and fresh != (pull.evidence if pull else ""):
+                verified = await self._verify(digest, fresh, keys)
+        if verified is None or not verified.is_signed:
+            raise PlanError(
+                "SignatureRefused", _unsigned(name, digest, rule, verified), is_final=True
+            )
+
+    async def _collect(
+        self,
+        app: App,
+        name: str,
+        pull: Pull | None,
+        tell: Callable[[str, str, bool], None],
+    ) -> str | None:
+        """Ask the registry for signatures of what is here; None when what it has is something else."""
+        if pull is None:
+            return None
+        answer, evidence = await self._fetch(app, name, pull, tell, _show_nothing, at=pull.manifest)
+        if answer.where != "store":
+            return None
+        self._remember(name, pull.module, pull.manifest, evidence)
+        return evidence
+
+    def _rule(self, source: ModuleSource) -> Rule:
+        """The policy's rule for a source. Raises `PlanError` when that is to reject it."""
+        if source.scheme == "oci":
+            name = parse_reference(source.location).name
+        else:
+            name = source.location.partition("://")[2]
+        rule = self._policy.decide(name)
+        if rule.verdict is Verdict.REJECT:
+            raise PlanError(
+                "ImageRejected",
+                f"the policy rejects {name}: registry.policy says {rule.prefix}=reject",
+                is_final=True,
+            )
+        if rule.verdict is Verdict.VERIFY and source.scheme != "oci":
+            raise PlanError(
+                "SignatureRefused",
+                f"{name} can't be signed: registry.policy wants a key of {rule.keys} for {rule.prefix}, "
+                "and signatures are kept in registries; push the module to one",
+                is_final=True,
+            )
+        return rule
+
+    async def _pull(
+        self,
+        app: App,
+        name: str,
+        pull: Pull | None,
+        tell: Callable[[str, str, bool], None],
+        show: Callable[[str], None],
+    ) -> str:
+        loop = asyncio.get_running_loop()
+        tell("Pulling", f'Pulling image "{name}"', False)
+        begun = loop.time()
+        answer, evidence = await self._fetch(app, name, pull, tell, show)
+        if answer.where == "store" and pull is not None and not evidence:
+            evidence = pull.evidence
+        self._remember(name, answer.digest, answer.manifest, evidence)
+        size = self._store.module_bytes(answer.digest)
+        tell(
+            "Pulled",
+            f'Successfully pulled image "{name}" in {loop.time() - begun:.1f}s. '
+            f"Image size: {size} bytes.",
+            False,
+        )
+        return answer.digest
+
+    def _remember(self, name: str, module: str, manifest: str, evidence: str) -> None:
+        self._pulls.write(Pull(source=name, module=module, manifest=manifest, evidence=evidence))
+
+    async def _fetch(
+        self,
+        app: App,
+        name: str,
+        pull: Pull | None,
+        tell: Callable[[str, str, bool], None],
+        show: Callable[[str], None],
+        *,
+        at: str = "",
+    ) -> tuple[Fetched, str]:
+        """Run a download; `at` asks for this manifest, whatever the source's tag is now."""
+        source = app.source
+        config = FetchConfig(
+            scheme=source.scheme,
+            location=source.location,
+            digest=at or source.digest,
+            max_bytes=MAX_MODULE_BYTES,
+            credentials=self._credentials(app, tell),
+            authority=_read_text(self._settings.ca_file, "registry.ca_file", 1 << 20),
+            endpoint=self._endpoint(source),
+            known_manifest=pull.manifest if pull and self._store.has_module(pull.module) else "",
+            known_module=pull.module if pull else "",
+            wants_signatures=self._rule(source).verdict is Verdict.VERIFY,
+            least_bytes_per_second=self._settings.least_bytes_per_second,
+            most_bytes_per_second=max(
+                1, self._settings.bytes_per_second // self._settings.parallel
+            ),
+        )
+
+        def on_progress(message: Fetching) -> None:
+            show(show_progress(message.done_bytes, message.total_bytes))
+
+        async with self._slots:
+            download = self._downloads.open(name)
+            staged = self._store.create_module()
+            evidence = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
+            is_adopted = False
+            try:
+                answer = await self._modules.run(
+                    self._zygotes.default,
+                    "fetch",
+                    write_config(config),
+                    [download.partial, download.notes, staged.descriptor, evidence],
+                    seconds=_FETCH_SECONDS,
+                    on_progress=on_progress,
+                )
+                if not isinstance(answer, Fetched):
+                    raise refusal(answer, "FetchFailed", f"can't fetch {name}")
+                if answer.where == "partial":
+                    self._store.adopt(download, answer.digest)
+                elif answer.where == "module":
+                    is_adopted = True
+                    staged.finish_written(answer.digest)
+                    download.discard()
+                elif answer.digest != config.known_module or not config.known_module:
+                    raise RetryableError("FetchFailed", f"{name}: its process spoke nonsense")
+                text = os.pread(evidence, _MOST_EVIDENCE_BYTES, 0)
+                return answer, text.decode("ascii", "replace")
+            finally:
+                os.close(evidence)
+                download.close()
+                if not is_adopted:
+                    staged.abandon()
+
+    def _endpoint(self, source: ModuleSource) -> str:
+        host = parse_reference(source.location).host if source.scheme == "oci" else ""
+        mirror = self._mirrors.get(host)
+        return mirror or ""
+
+    def _credentials(self, app: App, tell: Callable[[str, str, bool], None]) -> tuple[str, ...]:
+        """The texts that may have credentials, the app's own first."""
+        if app.source.scheme != "oci":
+            return ()
+        texts = []
+        for secret in app.pull_secrets:
+            text = self._find_secret(app.namespace, secret)
+            if text is None:
+                tell(
+                    "FailedToRetrieveImagePullSecret",
+                    f"there is no Secret {app.namespace}/{secret} of type "
+                    "kubernetes.io/dockerconfigjson; the pull may not succeed without it",
+                    True,
+                )
+            else:
+                texts.append(text)
+        own = _read_text(self._settings.credentials_file, "registry.credentials_file", 1 << 20)
+        return (*texts, own) if own else tuple(texts)
+
+    async def _verify(self, module: str, evidence: str, keys: str) -> Verified:
+        known = self._verdicts.get((module, evidence, keys))
+        if known is not None:
+            return known
+        descriptor = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(descriptor, evidence.encode(), 0)
+            answer = await self._modules.run(
+                self._zygotes.default,
+                "verify",
+                write_config(VerifyConfig(module=module, keys=keys)),
+                [descriptor],
+                seconds=_VERIFY_SECONDS,
+            )
+        finally:
+            os.close(descriptor)
+        if not isinstance(answer, Verified):
+            raise refusal(answer, "VerifyFailed", "can't verify the image's signature")
+        if len(self._verdicts) > 1000:
+            self._verdicts.clear()
+        self._verdicts[module, evidence, keys] = answer
+        return answer
+
+
+def _show_nothing(_progress: str) -> None:
+    """Signatures are too small for it."""
+
+
+def name_source(source: ModuleSource) -> str:
+    """A source as people write it; what is pinned has its digest in it."""
+    if source.scheme != "oci":
+        return f"{source.location}#{source.digest}" if source.digest else source.location
+    reference = parse_reference(source.location)
+    return f"oci://{reference.name}@{source.digest}" if source.digest else f"oci://{reference}"
+
+
+def parse_mirrors(text: str) -> dict[str, str]:
+    """The setting `registry.mirrors` as registry -> endpoint. Raises `PolicyError`."""
+    from limpet.registry.policy import PolicyError
+    from limpet.registry.reference import is_loopback
+
+    mirrors = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        host, equals, mirror = (part.strip() for part in item.partition("="))
+        if not equals or not host or not mirror or "/" in mirror:
+            raise PolicyError(
+                f"registry.mirrors: {item!r} is not like docker.io=mirror.example:5000"
+            )
+        mirrors[host] = f"{'http' if is_loopback(mirror) else 'https'}://{mirror}"
+    return mirrors
+
+
+def show_progress(done_bytes: int, total_bytes: int) -> str:
+    """How far a download is, for people."""
+    if not total_bytes:
+        return f"{done_bytes / (1 << 20):.1f} MiB"
+    return f"{done_bytes / (1 << 20):.1f} of {total_bytes / (1 << 20):.1f} MiB"
+
+
+def _unsigned(name: str, digest: str, rule: Rule, verified: Verified | None) -> str:
+    count = verified.signatures if verified else 0
+    keys = ", ".join(key[:16] for key in verified.keys) if verified else ""
+    wanted = f"{rule.keys} (SHA-256 {keys})" if keys else rule.keys
+    has = (
+        f"it has {count} signature{'s' if count != 1 else ''} by other keys"
+        if count
+        else "it has none"
+    )
+    return (
+        f"{name} ({digest[:19]}) may not run: registry.policy wants a signature by a key of {wanted} for "
+        f"{rule.prefix}, and {has}; sign it with `limpet push --sign` or `cosign sign --key`"
+    )
+
+
+def _read_text(path: str, what: str, most_bytes: int) -> str:
+    """A file of the operator's, empty when none is set. Raises `RetryableError`."""
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(most_bytes + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise RetryableError(
+            "SettingsFileUnusable", f"{what}: can't read {path}: {reason}"
+        ) from error
+    if len(text) > most_bytes:
+        raise RetryableError(
+            "SettingsFileUnusable", f"{what}: {path} is larger than {most_bytes >> 10} KiB"
+        )
+    return text

@@ -1,0 +1,41 @@
+"""How a download or an upload fails: for good, or for now."""
+
+from __future__ import annotations
+
+from limpet.errors import DeniedError, InvalidInputError, NotFoundError, TemporaryError
+
+
+class FetchError(InvalidInputError):
+    """A source that will not give the module, however often it is asked."""
+
+    reason = "FetchRefused"
+
+
+class FetchFailedError(TemporaryError):
+    """A source that did not give the module this time."""
+
+    reason = "FetchFailed"
+
+
+class MissingError(NotFoundError):
+    """What was asked for is not in the registry."""
+
+    reason = "ImageNotFound"
+
+
+class UnauthorizedError(DeniedError):
+    """The registry wants other credentials than it was given, if any."""
+
+    reason = "RegistryUnauthorized"
+
+
+class FormatError(InvalidInputError):
+    """A manifest, or what it describes, that holds no module that can be run."""
+
+    reason = "UnsupportedImage"
+
+
+class DiskFullError(TemporaryError):
+    """There is no room for what is to be downloaded."""
+
+    reason = "DiskFull"

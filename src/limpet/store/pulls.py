@@ -1,0 +1,85 @@
+"""What was pulled: which module a source turned out to be, and the signatures that came with it.
+
+Kept in the state, which is encrypted and authenticated: offline, this is what says that a tag is here, and
+what a signature policy judges. A source that moved on has a row for each module it has been.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from limpet.store.database import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.store.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pull:
+    """`source` is `oci://...` or `https://...`, `module` and `manifest` (of an image) are digests.
+
+    `evidence` is `limpet.registry.signatures`' text, empty when no signature was asked for.
+    """
+
+    source: str
+    module: str
+    manifest: str = ""
+    evidence: str = ""
+    pulled_at: float = 0.0
+
+
+class Pulls:
+    """The table. `has_module` says whether a module is on disk: a pull without it is forgotten."""
+
+    def __init__(self, database: Database, has_module: Callable[[str], bool]) -> None:
+        self._database = database
+        self._has_module = has_module
+
+    def latest(self, source: str) -> Pull | None:
+        """The last pull of a source whose module is here."""
+        found = [pull for pull in self._of(source) if self._has_module(pull.module)]
+        return max(found, key=lambda pull: pull.pulled_at, default=None)
+
+    def of_module(self, source: str, module: str) -> Pull | None:
+        """How a module came from a source."""
+        return next((pull for pull in self._of(source) if pull.module == module), None)
+
+    def write(self, pull: Pull) -> None:
+        """Remember a pull, durably; what was pulled from there before and is gone is forgotten.
+
+        Raises `StoreFullError`.
+        """
+        gone = [
+            (other.source, other.module)
+            for other in self._of(pull.source)
+            if other.module != pull.module and not self._has_module(other.module)
+        ]
+        last = max((other.pulled_at for other in self._of(pull.source)), default=0.0)
+        # The last pull counts, whatever the clock has done since the one before.
+        pulled_at = max(pull.pulled_at or now(), last + 1e-3)
+        self._database.write(
+            "INSERT OR REPLACE INTO pulls (source, module, manifest, evidence, pulled_at)"
+            " VALUES (?, ?, ?, ?, ?)",
+            [(pull.source, pull.module, pull.manifest, pull.evidence, pulled_at)],
+        )
+        if gone:
+            self._database.write("DELETE FROM pulls WHERE source = ? AND module = ?", gone)
+
+    def _of(self, source: str) -> list[Pull]:
+        rows = self._database.connection.execute(
+            "SELECT source, module, manifest, evidence, pulled_at FROM pulls WHERE source = ?",
+            (source,),
+        )
+        return [
+            Pull(
+                source=str(source),
+                module=str(module),
+                manifest=str(manifest),
+                evidence=str(evidence),
+                pulled_at=float(str(pulled_at)),
+            )
+            for source, module, manifest, evidence, pulled_at in rows
+        ]
