@@ -218,9 +218,7 @@ class DiskKeeper:
         figures = f"{format_bytes(free)} of the disk are free, the node keeps {format_bytes(floor)}"
         if is_under:
             reason = "KubeletHasDiskPressure"
-            figures += (
-                "; what may go now is gone: delete apps or volumes, or free space on it"
-            )
+            figures += "; what may go now is gone: delete apps or volumes, or free space on it"
         else:
             reason = "KubeletHasNoDiskPressure"
         if self._conditions.set(DISK_PRESSURE, reason, figures, is_true=is_under):

@@ -368,11 +368,14 @@ class Database:
         self._change(delete)
 
     def load_needed_digests(self) -> frozenset[str]:
-        """Return the modules that a desired object or a release in the history needs."""
-        rows = self.connection.execute(
-            "SELECT digest FROM objects WHERE digest IS NOT NULL"
-            " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
-        )
+        """Return the modules that a desired object or a release in the history needs. Raises LimpetError."""
+        try:
+            rows = self.connection.execute(
+                "SELECT digest FROM objects WHERE digest IS NOT NULL"
+                " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
+            ).fetchall()
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
         return frozenset(str(digest) for (digest,) in rows)
 
     def load_completions(self) -> list[Completion]:
