@@ -42,7 +42,8 @@ _KEPT_BACKUPS = 3
 _MAX_BYTES = 64 << 20
 _CACHE_KIB = 256
 _LOG_BYTES = 512 << 10
-# What leads from each schema to the next one; the first makes schema 1 of an empty file.
+# What leads from each schema to the next one; the first makes schema 1 of an empty file. A row WITHOUT
+# ROWID of more than 1 KB takes pages of its own, which releases, of which there are many, must not.
 _MIGRATIONS = (
     """
 CREATE TABLE objects (
@@ -68,7 +69,7 @@ CREATE TABLE releases (
     created_at REAL NOT NULL, body TEXT NOT NULL, digest TEXT,
     status TEXT NOT NULL, message TEXT NOT NULL, decided_at REAL,
     PRIMARY KEY (kind, namespace, name, number)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TABLE manifest_files (
     path TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
     PRIMARY KEY (kind, namespace, name)
