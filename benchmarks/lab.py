@@ -52,7 +52,7 @@ class Bounds:
     """Further apps where engines' memory is compared."""
     compiled_examples: tuple[str, ...] = ("hello", "socket-server", "quickjs")
     """Examples that each engine compiles."""
-    writing_seconds: float = 600.0
+    writing_seconds: float = 240.0
     """How long what is written is counted, of each kind."""
     many_apps: tuple[int, ...] = (100, 500, 1000)
     """Apps that are deployed and scaled to zero."""

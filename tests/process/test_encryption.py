@@ -469,12 +469,12 @@ def test_a_plain_node_of_an_earlier_version_is_encrypted(
 ) -> None:
     import apsw
 
-    from limpet.store.database import _SCHEMA
+    from limpet.store.database import _MIGRATIONS
 
     node = make_node()
     node.data.mkdir()
     plain = apsw.Connection(str(node.data / "state.db"))
-    plain.execute(_SCHEMA)
+    plain.execute(_MIGRATIONS[0])
     plain.pragma("user_version", 1)
     body = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"old"},"data":{"a":"planted"}}'
     plain.execute("INSERT INTO objects VALUES ('ConfigMap','default','old',1,1.0,?,NULL)", (body,))

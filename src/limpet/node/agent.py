@@ -485,6 +485,7 @@ class Agent:
                 f"the node key has generation {told['generation']} now",
                 of=("Node", "", self.name),
             )
+            self.care.tell_problems()
         return told
 
     # Reconciling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from limpet.node.memory import MemoryKeeper
 from limpet.store.backups import BackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from limpet.node.agent import Agent
     from limpet.node.modules import Modules
@@ -29,6 +29,7 @@ class Care:
         self.conditions = Conditions()
         self._agent = agent
         self._backed_up_at: float | None = None
+        self._problems: dict[str, str] = {}
         self.disk = DiskKeeper(
             agent.settings.node.data_directory,
             agent.settings.disk,
@@ -51,9 +52,17 @@ class Care:
 
     def open(self) -> None:
         """Tell what was found when the node's files were opened; guard what is stored from now on."""
+        self.tell_problems()
+        if self._agent.database.restored is not None:  # its event came with it
+            sys.stderr.write(f"warning: {self._agent.database.restored}\n")
+        sys.stderr.flush()
+        self._agent.store.admit = self.disk.admit
+
+    def tell_problems(self) -> None:
+        """Tell what people have to know of the keyring."""
         for reason, message in self._agent.keys.take_problems():
             self._agent.record_node(reason, message, is_warning=True)
-        self._agent.store.admit = self.disk.admit
+            sys.stderr.write(f"warning: {message}\n")
 
     @property
     def is_memory_short(self) -> bool:
@@ -63,12 +72,21 @@ class Care:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            for look in (self.disk.look, self.memory.look):
-                # A full disk, a file that others took away: the next look finds out more.
-                with contextlib.suppress(LimpetError, OSError):
-                    look()
+            for name, look in (("disk", self.disk.look), ("memory", self.memory.look)):
+                self._look(name, look)
             await asyncio.sleep(_LOOK_SECONDS)
             await self._back_up()
+
+    def _look(self, name: str, look: Callable[[], None]) -> None:
+        """Look once. What fails is told when it is new, and tried again: others may have caused it."""
+        problem = ""
+        try:
+            look()
+        except (LimpetError, OSError) as error:
+            problem = f"can't look after the {name}: {error}; tried again every few seconds"
+        if problem and problem != self._problems.get(name):
+            self._agent.record_node("CareFailed", problem, is_warning=True)
+        self._problems[name] = problem
 
     async def _back_up(self) -> None:
         """Back the state up when something was acknowledged and the last backup is old enough."""

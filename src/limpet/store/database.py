@@ -42,7 +42,8 @@ _KEPT_BACKUPS = 3
 _MAX_BYTES = 64 << 20
 _CACHE_KIB = 256
 _LOG_BYTES = 512 << 10
-# What leads from each schema to the next one; the first makes schema 1 of an empty file.
+# What leads from each schema to the next one; the first makes schema 1 of an empty file. A row WITHOUT
+# ROWID of more than 1 KB takes pages of its own, which releases, of which there are many, must not.
 _MIGRATIONS = (
     """
 CREATE TABLE objects (
@@ -68,7 +69,7 @@ CREATE TABLE releases (
     created_at REAL NOT NULL, body TEXT NOT NULL, digest TEXT,
     status TEXT NOT NULL, message TEXT NOT NULL, decided_at REAL,
     PRIMARY KEY (kind, namespace, name, number)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TABLE manifest_files (
     path TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
     mark TEXT NOT NULL,
@@ -376,11 +377,14 @@ class Database:
         self.transact(delete)
 
     def load_needed_digests(self) -> frozenset[str]:
-        """Return the modules that a desired object or a release in the history needs."""
-        rows = self.connection.execute(
-            "SELECT digest FROM objects WHERE digest IS NOT NULL"
-            " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
-        )
+        """Return the modules that a desired object or a release in the history needs. Raises LimpetError."""
+        try:
+            rows = self.connection.execute(
+                "SELECT digest FROM objects WHERE digest IS NOT NULL"
+                " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
+            ).fetchall()
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
         return frozenset(str(digest) for (digest,) in rows)
 
     def load_completions(self) -> list[Completion]:

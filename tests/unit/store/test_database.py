@@ -227,6 +227,57 @@ def test_a_full_disk_is_temporary_and_changes_nothing(database, path):
     again.close()
 
 
+def test_room_is_made_for_promises_and_not_for_history(path):
+    asked = []
+
+    def make_room():
+        asked.append(True)
+        database.connection.pragma("max_page_count", 10_000)
+        return True
+
+    database = Database(path, make_room=make_room)
+    database.open([KEY])
+    database.write_objects([OBJECT])
+    large = "x" * (1 << 20)
+    for write, count in (
+        (lambda: database.write_objects([replace(OBJECT, body=large)]), 1),
+        (lambda: database.write_completion(replace(COMPLETION, message=large)), 2),
+    ):
+        database.connection.pragma("max_page_count", database.connection.pragma("page_count"))
+        with pytest.raises(StoreFullError):
+            database.write_events([event(large)])
+        write()
+        assert len(asked) == count
+    again = reopened(path)
+    assert again.load_objects()[0].body == large
+    assert again.load_completions()[0].message == large
+    again.close()
+    database.close()
+
+
+def test_the_state_has_a_budget(path):
+    database = Database(path, max_bytes=1 << 20)
+    database.open([KEY])
+    with pytest.raises(StoreFullError, match=r"state\.max_bytes"):
+        database.write_objects([replace(OBJECT, body="x" * (1 << 20))])
+    database.write_objects([OBJECT])
+    database.close()
+
+
+def test_the_log_has_blocks_for_some_changes(database, path):
+    log = path.with_name("state.db-wal")
+    assert log.stat().st_blocks * 512 >= 512 << 10
+
+
+def test_modules_of_objects_and_of_releases_are_needed(database):
+    database.write_objects([replace(OBJECT, digest="sha256:aa"), replace(OBJECT, name="b")])
+    database.write(
+        "INSERT INTO releases VALUES ('Deployment', 'n', 'a', ?, 1.0, '{}', ?, 'x', '', NULL)",
+        [(1, "sha256:bb"), (2, "sha256:aa"), (3, None)],
+    )
+    assert database.load_needed_digests() == {"sha256:aa", "sha256:bb"}
+
+
 def test_changes_are_synced_before_they_are_acknowledged(database):
     connection = database.connection
     assert connection.pragma("journal_mode") == "wal"
