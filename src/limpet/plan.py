@@ -53,7 +53,9 @@ _NOT_THE_WORKERS = (
     "restart_policy",
     "requires",
     "egress",
+    "rollout",
 )
+_RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 _FACILITIES = {
     Facility.CGROUP: "limits of processor, memory and processes that the kernel enforces",
     Facility.LANDLOCK: "Landlock",
@@ -313,6 +315,8 @@ def _fingerprint(app: App, *parts: object) -> str:
     document = asdict(app)
     for name in _NOT_THE_WORKERS:
         del document[name]
+    if _RESTARTED_AT in app.annotations:  # `limpet rollout restart` means new workers
+        document["restarted_at"] = app.annotations[_RESTARTED_AT]
     text = json.dumps([document, [_plain(part) for part in parts]], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
