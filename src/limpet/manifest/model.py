@@ -129,10 +129,14 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A readiness, liveness or startup probe. `path` is None for tcpSocket."""
+    """A readiness, liveness or startup probe.
+
+    `path` is None for tcpSocket. With `export` it is a function that the module exports, instead.
+    """
 
     path: str | None
     port: int | str
+    export: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     initial_delay_seconds: int = 0
     period_seconds: int = 10
@@ -231,6 +235,12 @@ class App:
     startup: Probe | None = None
     http: HttpOptions = field(default_factory=HttpOptions)
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
+
+    @property
+    def probed_exports(self) -> tuple[str, ...]:
+        """The functions of the module that probes call."""
+        probes = (self.readiness, self.liveness, self.startup)
+        return tuple(sorted({probe.export for probe in probes if probe and probe.export}))
 
     @property
     def has_releases(self) -> bool:

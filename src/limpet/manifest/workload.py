@@ -190,6 +190,8 @@ def _refuse_probes(root: Fields, kind: str, container: Container) -> None:
         "startupProbe": container.startup,
     }
     for name, probe in probes.items():
-        if probe is not None:
+        if probe is not None and not probe.export:
             path = (*template, "spec", "containers", 0, name)
-            root.problem("nothing answers the probes of a command app", *path)
+            root.problem(
+                "a command app answers nobody; use exec with command: [wasm-export, NAME]", *path
+            )
