@@ -170,6 +170,16 @@ class Plan:
         """Whether two releases must not run side by side."""
         return any(m.kind == "PersistentVolumeClaim" and not m.is_read_only for m in self.mounts)
 
+    def contends_with(self, other: Plan) -> bool:
+        """Whether both mount a claimed volume that one of them writes."""
+        return any(
+            mount.source == theirs.source and not (mount.is_read_only and theirs.is_read_only)
+            for mount in self.mounts
+            for theirs in other.mounts
+            if mount.kind == theirs.kind == "PersistentVolumeClaim"
+            and self.fingerprint != other.fingerprint
+        )
+
 
 class Catalog:
     """The objects that apps refer to, by kind, namespace and name."""

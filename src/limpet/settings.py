@@ -115,6 +115,14 @@ class VolumeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """How changes of apps are rolled out (docs/rollouts.md)."""
+
+    reserve_bytes: int = 32 << 20
+    """Memory that stays free when two releases run side by side. Default: 33554432 (32 MiB)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -137,6 +145,7 @@ class Settings:
     keys: KeysSettings = field(default_factory=KeysSettings)
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
 
     @property
     def key_file(self) -> Path:
@@ -157,6 +166,7 @@ _GROUPS: dict[str, type[Any]] = {
     "keys": KeysSettings,
     "volumes": VolumeSettings,
     "sandbox": SandboxSettings,
+    "rollout": RolloutSettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

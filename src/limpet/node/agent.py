@@ -32,6 +32,8 @@ from limpet.node.listeners import Listeners
 from limpet.node.modules import Modules
 from limpet.node.objects import Objects
 from limpet.node.preparing import Preparer
+from limpet.node.progress import Progress
+from limpet.node.rollouts import Rollouts
 from limpet.node.router import RouterProcess
 from limpet.node.state import (
     Drain,
@@ -154,6 +156,9 @@ class Agent:
             standing=self.standing,
             on_prepared=self._on_change,
             record=self._record_app,
+        )
+        self.rollouts = Rollouts(
+            self.objects, settings, record=self._record_app, prepare=self._preparer.prepare
         )
         self._router = RouterProcess(
             self.zygotes.default, settings, self._listeners, self._record_node
@@ -310,10 +315,14 @@ class Agent:
     # Desired state
 
     def apply(
-        self, requested: Sequence[tuple[dict[str, object], str | None]], *, dry_run: bool = False
+        self,
+        requested: Sequence[tuple[dict[str, object], str | None]],
+        *,
+        dry_run: bool = False,
+        carries_over: bool = True,
     ) -> list[dict[str, object]]:
         """Create or change objects, all or none; durable on return. Raises LimpetError."""
-        results, changed = self.objects.apply(requested, dry_run=dry_run)
+        results, changed = self.objects.apply(requested, dry_run=dry_run, carries_over=carries_over)
         for key in changed:
             self._adopt(key, None)
         if changed:
@@ -329,6 +338,7 @@ class Agent:
         if isinstance(resource, App):
             runtime = self.apps[app_key(resource)]
             runtime.want = Want.DELETED
+            runtime.progress = Progress()
             runtime.unprepare()
         elif isinstance(resource, PersistentVolumeClaim):
             self._volumes.retire_claim(resource.namespace, resource.name)
@@ -342,7 +352,8 @@ class Agent:
 
     def _check_unused(self, claim: PersistentVolumeClaim) -> None:
         for runtime in self.apps.values():
-            for mount in runtime.app.mounts if runtime.want is Want.RUNNING else ():
+            apps = runtime.apps() if runtime.want is Want.RUNNING else []
+            for mount in (mount for app in apps for mount in app.mounts):
                 if (
                     mount.kind == "PersistentVolumeClaim"
                     and mount.source == claim.name
@@ -375,7 +386,7 @@ class Agent:
             )
             self.apps[runtime.key] = runtime
         runtime.want = Want.RUNNING
-        runtime.app = resource
+        self.rollouts.adopt(runtime, resource)
         runtime.generation = stored.generation
         runtime.reset_slots()
         self._preparer.forgive(runtime.key)
@@ -448,6 +459,7 @@ class Agent:
 
     def _reconcile_app(self, runtime: AppRuntime) -> None:
         self._note_completion(runtime)
+        runtime.wakes_at = self.rollouts.observe(runtime) if runtime.want is Want.RUNNING else None
         for action in decide_actions(runtime.view(), time.monotonic()):
             if isinstance(action, Start):
                 runtime.unwatch()
@@ -491,7 +503,8 @@ class Agent:
             for plan in runtime.plans():
                 wanted += plan.listeners
             if runtime.want is Want.RUNNING:  # also what is not prepared yet, or not again
-                wanted += compile_listeners(runtime.app, self._catalog)
+                for app in runtime.apps():
+                    wanted += compile_listeners(app, self._catalog)
         self._listeners.close_unused([*wanted, *self._router.listeners])
 
     def volume_usage(self, namespace: str, claim: str) -> Usage | None:

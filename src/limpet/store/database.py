@@ -6,6 +6,7 @@ are history rather than promises: they are written in batches, to spare the flas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from limpet.store.encryption import (
 from limpet.store.files import make_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 # Kind, namespace and name.
@@ -91,6 +92,11 @@ class StoredObject:
     created_at: float
     body: str
     digest: str | None
+
+    @property
+    def key(self) -> ObjectKey:
+        """Kind, namespace and name."""
+        return (self.kind, self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +233,7 @@ class Database:
         )
 
     def delete_object(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object and what is known of its end; durable on return."""
+        """Delete an object, its releases and what is known of its end; durable on return."""
         key = (kind, namespace, name)
         try:
             with self.connection as connection:
@@ -236,6 +242,9 @@ class Database:
                 )
                 connection.execute(
                     "DELETE FROM completions WHERE kind = ? AND namespace = ? AND name = ?", key
+                )
+                connection.execute(
+                    "DELETE FROM releases WHERE kind = ? AND namespace = ? AND name = ?", key
                 )
         except apsw.Error as error:
             raise _write_error(self._path, error) from error
@@ -311,6 +320,15 @@ class Database:
             )
             for when, kind_of_event, reason, kind, namespace, name, message, count in rows
         ]
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the writes within one: all or none, durable at its end. Raises `StoreFullError`."""
+        try:
+            with self.connection:
+                yield
+        except apsw.Error as error:
+            raise _write_error(self._path, error) from error
 
     def write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Run a statement for each row, all or none; durable on return. Raises `StoreFullError`."""
