@@ -53,7 +53,9 @@ _NOT_THE_WORKERS = (
     "restart_policy",
     "requires",
     "egress",
+    "rollout",
 )
+_RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 _FACILITIES = {
     Facility.CGROUP: "limits of processor, memory and processes that the kernel enforces",
     Facility.LANDLOCK: "Landlock",
@@ -167,6 +169,16 @@ class Plan:
     def writes_volumes(self) -> bool:
         """Whether two releases must not run side by side."""
         return any(m.kind == "PersistentVolumeClaim" and not m.is_read_only for m in self.mounts)
+
+    def contends_with(self, other: Plan) -> bool:
+        """Whether both mount a claimed volume that one of them writes."""
+        return any(
+            mount.source == theirs.source and not (mount.is_read_only and theirs.is_read_only)
+            for mount in self.mounts
+            for theirs in other.mounts
+            if mount.kind == theirs.kind == "PersistentVolumeClaim"
+            and self.fingerprint != other.fingerprint
+        )
 
 
 class Catalog:
@@ -332,6 +344,8 @@ def _fingerprint(app: App, *parts: object) -> str:
     document = asdict(app)
     for name in _NOT_THE_WORKERS:
         del document[name]
+    if _RESTARTED_AT in app.annotations:  # `limpet rollout restart` means new workers
+        document["restarted_at"] = app.annotations[_RESTARTED_AT]
     text = json.dumps([document, [_plain(part) for part in parts]], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -187,6 +187,14 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """How changes of apps are rolled out (docs/rollouts.md)."""
+
+    reserve_bytes: int = 32 << 20
+    """Memory that stays free when two releases run side by side. Default: 33554432 (32 MiB)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -220,6 +228,7 @@ class Settings:
         return Path(self.node.manifests).expanduser().absolute() if self.node.manifests else None
 
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
 
     @property
     def key_file(self) -> Path:
@@ -245,6 +254,7 @@ _GROUPS: dict[str, type[Any]] = {
     "memory": MemorySettings,
     "bundles": BundleSettings,
     "registry": RegistrySettings,
+    "rollout": RolloutSettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

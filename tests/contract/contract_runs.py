@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest_builds import build_file, parse_wat
 
-from limpet.engine.protocol import Invocation, Limits
+from limpet.engine.protocol import ENTRY, Invocation, Limits
 from limpet.wasi.streams import BufferOutput, BytesInput
 from limpet.wasi.strings import Strings
 
@@ -62,11 +62,11 @@ class Loader:
         return load_bytes(self.engine, self.artifacts[key], limits)
 
 
-def load_bytes(engine: Engine, artifact: bytes, limits: Limits) -> Program:
+def load_bytes(engine: Engine, artifact: bytes, limits: Limits, entry: str = ENTRY) -> Program:
     descriptor = os.memfd_create("artifact")
     try:
         os.write(descriptor, artifact)
-        return engine.load(descriptor, limits=limits)
+        return engine.load(descriptor, limits=limits, entry=entry)
     finally:
         os.close(descriptor)
 

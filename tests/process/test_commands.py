@@ -89,6 +89,7 @@ def test_a_pod_obeys_its_restart_policy(node: RunningNode) -> None:
 def test_a_command_that_ends_is_started_again_ever_later(node: RunningNode) -> None:
     node.apply(command_app("ending", "job_exit", env={"GUEST_N": "1"}))
     status = node.wait_reason("ending", "CrashLoopBackOff")
+    assert "times in a row, it starts again in " in status["message"]
     assert status["phase"] == "Pending"
     assert "exited with code 1" in status["message"]
     worker = status["workers"][0]

@@ -250,10 +250,12 @@ def test_an_update_that_cannot_run_leaves_what_runs(node: RunningNode) -> None:
     port = started(node, http_app("kept-on", "echo"))
     with Load(port, clients=1) as load:
         node.apply(http_app("kept-on", "not_wasm"))
-        status = node.wait_reason("kept-on", "InvalidModule")
+        wait_for(lambda: node.status("kept-on")["rollout"]["status"] == "failed", "the verdict")
+        status = node.wait_ready("kept-on")
         load.wait_more(20)
     assert load.failures == []
-    assert (status["phase"], status["is_final"]) == ("Running", True)
+    assert (status["phase"], status["rollout"]["in_force"]) == ("Running", 1)
+    assert status["rollout"]["message"].startswith("InvalidModule: ")
     node.apply(http_app("kept-on", "ignore_stdin"))
     wait_for(lambda: ask(port).body == b"unread\n", "the corrected module")
 

@@ -21,7 +21,7 @@ _REASON = re.compile(r"[A-Z][A-Za-z]+")
 _RECORDERS = {
     "record",
     "_record",
-    "_record_node",
+    "_announce",
     "_record_app",
     "_report",
     "_complain",

@@ -44,6 +44,35 @@ class WorkerInfo(TypedDict):
     last_exit: ExitInfo | None
 
 
+class RolloutInfo(TypedDict):
+    """How the newest release of an app stands; `in_force` is the one that is to run,
+    `previous` the one that it would go back to."""
+
+    release: int
+    in_force: int
+    previous: int | None
+    status: str
+    message: str
+    is_paused: bool
+    updated: int
+    available: int
+    old: int
+
+
+class ReleaseInfo(TypedDict):
+    """One release; `object` comes with a single one."""
+
+    release: int
+    created_at: str
+    status: str
+    is_in_force: bool
+    cause: str
+    digest: str | None
+    message: str
+    decided_at: str | None
+    object: NotRequired[Json]
+
+
 class AppStatus(TypedDict):
     """What an app is doing; numbers are null while there is nothing to measure."""
 
@@ -75,6 +104,8 @@ class AppStatus(TypedDict):
     egress: list[str] | None
     volumes: list[Json]
     workers: list[WorkerInfo]
+    rollout: NotRequired[RolloutInfo | None]
+    last_output: NotRequired[list[Json]]
 
 
 class ObjectInfo(TypedDict):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EventInfo,
         Json,
         ObjectInfo,
+        ReleaseInfo,
     )
     from limpet.api.exchange import Head, Readable
 
@@ -112,6 +113,25 @@ class Client:
     def app(self, *, namespace: str, name: str) -> AppStatus:
         """One app's status."""
         return cast("AppStatus", self._call("GET", _app_path(namespace, name)))
+
+    def releases(self, *, namespace: str, name: str) -> list[ReleaseInfo]:
+        """An app's releases, oldest first."""
+        answer = self._call("GET", _app_path(namespace, name) + "/releases")
+        return cast("list[ReleaseInfo]", parse_items(answer))
+
+    def release(self, *, namespace: str, name: str, number: int) -> ReleaseInfo:
+        """One release with its object."""
+        path = f"{_app_path(namespace, name)}/releases/{number}"
+        return cast("ReleaseInfo", self._call("GET", path))
+
+    def change_rollout(
+        self, *, namespace: str, name: str, action: str, to_release: int | None = None
+    ) -> Json:
+        """Undo, pause, resume or restart; what was done, and the newest release's number."""
+        body: Json = {"action": action}
+        if to_release is not None:
+            body["to_release"] = to_release
+        return self._call("POST", _app_path(namespace, name) + "/rollout", body)
 
     def events(
         self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None

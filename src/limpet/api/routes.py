@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from limpet.api import transfers
+from limpet.api.rollouts import change_rollout, describe_release, describe_releases
 from limpet.api.streaming import LogStreamResponse
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from limpet.store.logs import Record
     from limpet.store.modules import ModuleStore, StagedModule
 
+_LAST_LINES = 10
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
 _COMPILED = b"/v1/compiled/"
+_APP_CALLS = (("GET", "logs"), ("GET", "releases"), ("POST", "rollout"))
 _KEY_CALLS = (("GET",), ("POST", "rotate"))
 _FOLLOW_QUEUE = 10_000
 _FOLLOW_CHECK_SECONDS = 0.25
@@ -142,9 +145,12 @@ class Routes:
             case ("GET", "v1", "apps"):
                 return await self._apps(query)
             case ("GET", "v1", "apps", namespace, name):
-                return _json((await self._describe([self._find(namespace, name)]))[0])
-            case ("GET", "v1", "apps", namespace, name, "logs"):
-                return self._logs(self._find(namespace, name), query)
+                runtime = self._find(namespace, name)
+                [described] = await self._describe([runtime])
+                return _json(described | {"last_output": _last_output(runtime)})
+            case (_, "v1", "apps", namespace, name, part, *rest) if (method, part) in _APP_CALLS:
+                runtime = self._find(namespace, name)
+                return self._app_part(runtime, [part, *rest], query, request.body)
             case ("GET", "v1", "events"):
                 return self._events(query)
             case (_, "v1", "keys", *rest) if (method, *rest) in _KEY_CALLS:
@@ -195,6 +201,20 @@ class Routes:
             requested.append((manifest, digest))
         results = self._agent.apply(requested, dry_run=document.get("dry_run") is True)
         return _json({"results": results})
+
+    def _app_part(
+        self, runtime: AppRuntime, parts: list[str], query: Mapping[str, str], body: bytes
+    ) -> Response | LogStreamResponse:
+        match parts:
+            case ["logs"]:
+                return self._logs(runtime, query)
+            case ["releases"]:
+                return _json(describe_releases(self._agent, runtime))
+            case ["releases", number]:
+                return _json(describe_release(self._agent, runtime, number))
+            case ["rollout"]:
+                return _json(change_rollout(self._agent, runtime, _parse_json(body)))
+        raise NotFoundError(f"an app has no {'/'.join(parts)}")
 
     def _keys(self, method: str, body: bytes) -> Response:
         if method == "GET":
@@ -247,6 +267,7 @@ class Routes:
                 standing=self._agent.standing(),
                 managed_by=self._agent.manifests.file_of(runtime.object_key),
             )
+            | {"rollout": self._agent.rollouts.describe(runtime)}
             for runtime in runtimes
         ]
 
@@ -325,16 +346,23 @@ async def _log_chunks(
             stop_following()
 
 
+def _last_output(runtime: AppRuntime) -> list[dict[str, object]]:
+    return [_describe_record(record) for record in runtime.last_output(_LAST_LINES)]
+
+
+def _describe_record(record: Record) -> dict[str, object]:
+    return {
+        "time": format_time(record.time, with_micros=True),
+        "stream": record.stream,
+        "worker": record.worker,
+        "line": record.line,
+    }
+
+
 def _encode_record(record: Record, *, as_json: bool, with_time: bool) -> bytes:
-    when = format_time(record.time, with_micros=True)
     if as_json:
-        document = {
-            "time": when,
-            "stream": record.stream,
-            "worker": record.worker,
-            "line": record.line,
-        }
-        return json.dumps(document).encode() + b"\n"
+        return json.dumps(_describe_record(record)).encode() + b"\n"
+    when = format_time(record.time, with_micros=True)
     return (f"{when} {record.line}\n" if with_time else f"{record.line}\n").encode()
 
 

@@ -37,6 +37,7 @@ from limpet.cli.render import (
     write_table,
     write_title,
 )
+from limpet.cli.rollout_status import explain_failure
 from limpet.cli.terminal import one_line
 from limpet.cli.units import (
     format_age,
@@ -107,6 +108,7 @@ def _describe_app(client: Client, *, namespace: str, name: str, output: str | No
     _write_egress(app["egress"])
     _write_volumes(app["volumes"])
     _write_workers(app)
+    _write_last_output(app.get("last_output") or [])
     _write_events(events)
 
 
@@ -120,6 +122,7 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
         ("Status", _status(app)),
         *([("Message", Styled(app["message"]))] if app["message"] else []),
         ("Workers", ready),
+        *_release_fields(app),
         ("Age", f"{format_age(app['created_at'])} ({app['created_at']})"),
         *_origin(app.get("managed_by")),
         ("Trigger", app["trigger"]),
@@ -145,6 +148,23 @@ def _app_fields(app: AppStatus) -> list[tuple[str, Cell]]:
 def _origin(path: str | None) -> list[tuple[str, Cell]]:
     """The file of the manifests folder that an object came from."""
     return [("Managed by", f"{path} of the manifests folder")] if path else []
+
+
+def _release_fields(app: AppStatus) -> list[tuple[str, Cell]]:
+    """The newest release and how it stands; what is in force where that is another."""
+    found = app.get("rollout")
+    if found is None:
+        return []
+    status, style = found["status"], "red" if found["status"] == "failed" else ""
+    told = f"{found['release']}, {status}"
+    if status == "failed":
+        told = explain_failure(found)
+    elif found["in_force"] != found["release"]:
+        told += f"; release {found['in_force']} is in force"
+    elif status == "progressing":
+        counts = f"{found['updated']} updated, {found['available']} available, {found['old']} old"
+        told += f": {counts}" + (f"; {found['message']}" if found["message"] else "")
+    return [("Release", Styled(told, style))]
 
 
 def _status(app: AppStatus) -> Styled:
@@ -258,6 +278,16 @@ def _last_exit(last: ExitInfo | None) -> str:
     code = f" ({last['exit_code']})" if last["exit_code"] is not None else ""
     message = f": {last['message']}" if last["message"] else ""
     return f"{last['reason']}{code}{message}, {format_age(last['finished_at'])} ago"
+
+
+def _write_last_output(lines: Sequence[Json]) -> None:
+    """What failed workers had to say at their end; `limpet logs --previous` has all of it."""
+    if not lines:
+        return
+    write_title("Last output")
+    for line in lines:
+        text = f"{line.get('worker')} {line.get('stream')}: {line.get('line')}"
+        click.echo(" " * _INDENT + one_line(text))
 
 
 def _write_events(events: Sequence[EventInfo]) -> None:

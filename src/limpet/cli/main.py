@@ -30,6 +30,7 @@ VERBS = {
     "describe": "Show everything about one object.",
     "logs": "Print what an app wrote.",
     "top": "Show what apps use and how fast they answer.",
+    "rollout": "Follow, undo, pause or restart an app's releases.",
     "delete": "Delete objects.",
     "bundle": "Carry apps to nodes without a network.",
     "push": "Put a module into a registry, perhaps signed.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from limpet.cli.columns import is_failing
 from limpet.cli.kinds import reference
+from limpet.cli.rollout_status import explain_failure, has_failed, is_rolled_out, may_go_back
 from limpet.errors import LimpetError, NotFoundError, TemporaryError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class NotReadyError(TemporaryError):
 
 def is_ready(app: AppStatus) -> bool:
     """Whether the app does what it is meant to do, or has done it."""
+    if not is_rolled_out(app):
+        return False
     if app["phase"] == "Running":
         return app["ready"] >= app["desired"] and not is_failing(app)
     return app["phase"] in ("Idle", "Succeeded")
@@ -60,8 +63,11 @@ def describe_status(app: AppStatus) -> str:
 
 def failure(app: AppStatus) -> AppFailedError:
     """The error that a failing app stands for."""
+    why = describe_status(app)
+    if has_failed(app) and (found := app.get("rollout")):
+        why = explain_failure(found)
     return AppFailedError(
-        f"{reference(app['kind'], app['name'])} failed: {describe_status(app)}; "
+        f"{reference(app['kind'], app['name'])} failed: {why}; "
         f"see `limpet describe {_argument(app)}` and `limpet logs {_argument(app)}`",
         app=app,
     )
@@ -88,7 +94,8 @@ def wait_for_apps(
             if app["generation"] < wanted[key]:
                 continue
             latest[key] = app
-            if is_failing(app) and not is_done(app):
+            is_hopeless = has_failed(app) or (is_failing(app) and not may_go_back(app))
+            if is_hopeless and not is_done(app):
                 raise failure(app)
         missing = [key for key in wanted if key not in latest or not is_done(latest[key])]
         if not missing:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from limpet.wasi.strings import Strings
 
 
+ENTRY = "_start"
+"""The export that a run calls."""
+
+
 class ModuleError(InvalidInputError):
     """This module can't run here; the message names what is in the way and the next step."""
 
@@ -165,11 +169,12 @@ class Engine(Protocol):
         """Load what components need, in a process that will soon reach no files. Else nothing."""
         ...
 
-    def load(self, artifact: int, *, limits: Limits) -> Program:
+    def load(self, artifact: int, *, limits: Limits, entry: str = ENTRY) -> Program:
         """Map the artifact behind this descriptor. It must be one that this node compiled, with
-        options that fit these limits.
+        options that fit these limits. `entry` is the export that a run calls, in place of `_start`:
+        a function without parameters, whose i32, if it returns one, is the outcome's exit code.
 
         Raises `ModuleError` when the module needs more from the start than `limits` allow, and
-        when the artifact is not one of this engine with these settings.
+        when the artifact is not one of this engine with these settings or has no such entry.
         """
         ...

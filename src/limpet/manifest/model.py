@@ -129,10 +129,14 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A readiness, liveness or startup probe. `path` is None for tcpSocket."""
+    """A readiness, liveness or startup probe.
+
+    `path` is None for tcpSocket. With `export` it is a function that the module exports, instead.
+    """
 
     path: str | None
     port: int | str
+    export: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     initial_delay_seconds: int = 0
     period_seconds: int = 10
@@ -158,6 +162,26 @@ class HttpOptions:
     max_response_bytes: int = 8 << 20
     idle_timeout_seconds: float | None = None
     passes_authorization: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutOptions:
+    """How a change of an app is carried out (apps/v1, DeploymentSpec).
+
+    A worker is available when it has been ready for `min_ready_seconds`. A release that makes no
+    progress for `progress_deadline_seconds` has failed. `history_limit` is how many releases before
+    the newest are kept. `max_surge` and `max_unavailable` are a number of replicas or a share like
+    `25%`. `is_recreated` stops all of the old release before the new one starts. `is_paused` holds a
+    rollout where it is.
+    """
+
+    min_ready_seconds: int = 0
+    progress_deadline_seconds: int = 600
+    history_limit: int = 10
+    max_surge: int | str = "25%"
+    max_unavailable: int | str = "25%"
+    is_recreated: bool = False
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +237,18 @@ class App:
     liveness: Probe | None = None
     startup: Probe | None = None
     http: HttpOptions = field(default_factory=HttpOptions)
+    rollout: RolloutOptions = field(default_factory=RolloutOptions)
+
+    @property
+    def probed_exports(self) -> tuple[str, ...]:
+        """The functions of the module that probes call."""
+        probes = (self.readiness, self.liveness, self.startup)
+        return tuple(sorted({probe.export for probe in probes if probe and probe.export}))
+
+    @property
+    def has_releases(self) -> bool:
+        """Whether its changes are releases: it runs on. A Job's run, or a Pod's, is one attempt."""
+        return self.restart_policy is RestartPolicy.ALWAYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

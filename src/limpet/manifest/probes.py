@@ -1,4 +1,6 @@
-"""Probe: how the device asks an app whether it is well. Over HTTP or TCP, never by a process."""
+"""Probe: how the device asks an app whether it is well. Over HTTP or TCP, or by calling a function that
+the module exports; never by a process.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ if TYPE_CHECKING:
 
     from limpet.manifest.fields import Fields
 
+_HANDLERS = ("httpGet", "tcpSocket", "exec")
+_EXPORT_COMMAND = "wasm-export"
+_LONGEST_NAME = 128
 _HOST_REFUSAL = "a probe asks the app itself and nobody else"
 _REFUSALS = {
-    "exec": "a module has no processes to start; use httpGet or tcpSocket",
-    "grpc": "gRPC probes are not built yet; use httpGet or tcpSocket",
+    "grpc": "gRPC probes are not built yet; use httpGet, tcpSocket or exec",
     "terminationGracePeriodSeconds": "the pod's terminationGracePeriodSeconds holds for probes too",
 }
 
@@ -28,13 +32,15 @@ def parse_probe(container: Fields, name: str, port_names: Collection[str]) -> Pr
         container.accept(name)
         return None
     fields = container.mapping(name)
-    has_refused = "exec" in fields or "grpc" in fields
-    handler = None if has_refused else exactly_one(fields, ("httpGet", "tcpSocket"))
-    path, port, headers = _parse_handler(fields, handler, port_names)
+    handler = None if "grpc" in fields else exactly_one(fields, _HANDLERS)
+    is_export = handler == "exec"
+    export = _parse_export(fields.mapping("exec")) if is_export else ""
+    path, port, headers = _parse_handler(fields, None if is_export else handler, port_names)
     must_be_one = name != "readinessProbe"
     probe = Probe(
         path=path,
         port=port,
+        export=export,
         headers=headers,
         initial_delay_seconds=fields.integer("initialDelaySeconds"),
         period_seconds=fields.integer("periodSeconds", default=10, minimum=1),
@@ -44,9 +50,28 @@ def parse_probe(container: Fields, name: str, port_names: Collection[str]) -> Pr
     )
     if must_be_one and probe.success_threshold != 1:
         fields.problem("must be 1 for liveness and startup probes", "successThreshold")
-    fields.accept("httpGet", "tcpSocket")
+    fields.accept(*_HANDLERS)
     fields.close(_REFUSALS, is_empty_refused=True)
     return probe
+
+
+def _parse_export(inner: Fields) -> str:
+    """`command: [wasm-export, NAME]`: Kubernetes' form for what is called inside of the container."""
+    words = inner.texts("command")
+    inner.close()
+    if len(words) == 2 and words[0] == _EXPORT_COMMAND and is_export_name(words[1]):
+        return words[1]
+    inner.problem(
+        "a module has no processes to start: write [wasm-export, NAME] for a function that the "
+        "module exports (not _start), or use httpGet or tcpSocket",
+        "command",
+    )
+    return "_"  # said above: that there is none is not to be said as well
+
+
+def is_export_name(text: str) -> bool:
+    """Whether this can name a function for a probe."""
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text != "_start"
 
 
 def _parse_handler(

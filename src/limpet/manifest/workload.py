@@ -16,6 +16,7 @@ from limpet.manifest.metadata import SERVER_SET, Metadata, parse_metadata, parse
 from limpet.manifest.model import App, Trigger
 from limpet.manifest.pod import parse_pod
 from limpet.manifest.requirements import parse_requirements
+from limpet.manifest.rollout import parse_rollout
 from limpet.manifest.selectors import check_selector
 
 if TYPE_CHECKING:
@@ -55,12 +56,10 @@ def parse_deployment(root: Fields) -> App | None:
     template_metadata, pod = _parse_template(spec, "Deployment")
     check_selector(spec, template_metadata.labels)
     replicas = spec.integer("replicas", default=1, maximum=MAXIMUM_REPLICAS)
-    _check_strategy(spec.mapping("strategy"))
-    for name in ("minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit"):
-        spec.integer(name)
-    spec.close({"paused": "an applied Deployment rolls out; set replicas: 0 to stop it"})
+    rollout = parse_rollout(spec)
+    spec.close()
     app = _build(root, "Deployment", metadata, template_metadata, pod)
-    return replace(app, replicas=replicas) if app else None
+    return replace(app, replicas=replicas, rollout=rollout) if app else None
 
 
 def parse_job(root: Fields) -> App | None:
@@ -86,21 +85,6 @@ def _parse_template(spec: Fields, kind: str) -> tuple[Metadata, Pod]:
     pod = parse_pod(template.mapping("spec", required=True), kind)
     template.close()
     return metadata, pod
-
-
-def _check_strategy(strategy: Fields) -> None:
-    """The shape only: a device starts the new app, then stops the old one."""
-    kind = strategy.choice("type", ("RollingUpdate", "Recreate"), default="RollingUpdate")
-    rolling = strategy.mapping("rollingUpdate")
-    for name in ("maxSurge", "maxUnavailable"):
-        value = rolling.raw(name)
-        is_percentage = isinstance(value, str) and value[:-1].isdigit() and value.endswith("%")
-        if not is_percentage:
-            rolling.integer(name)
-    rolling.close()
-    if kind == "Recreate" and len(rolling):
-        strategy.problem("must not be there with type Recreate", "rollingUpdate")
-    strategy.close()
 
 
 def _build(
@@ -208,6 +192,8 @@ def _refuse_probes(root: Fields, kind: str, container: Container) -> None:
         "startupProbe": container.startup,
     }
     for name, probe in probes.items():
-        if probe is not None:
+        if probe is not None and not probe.export:
             path = (*template, "spec", "containers", 0, name)
-            root.problem("nothing answers the probes of a command app", *path)
+            root.problem(
+                "a command app answers nobody; use exec with command: [wasm-export, NAME]", *path
+            )

@@ -38,7 +38,9 @@ from limpet.node.manifests.parsing import Parser
 from limpet.node.modules import Modules
 from limpet.node.objects import Objects
 from limpet.node.preparing import Preparer
+from limpet.node.progress import Progress
 from limpet.node.pulling import Puller
+from limpet.node.rollouts import Rollouts
 from limpet.node.router import RouterProcess
 from limpet.node.state import (
     Drain,
@@ -137,7 +139,7 @@ class Agent:
         self.logs = LogStore(
             directory / "logs.db",
             settings.logs,
-            on_problem=lambda message: self._record_node("LogsSetAside", message),
+            on_problem=lambda message: self._announce("LogsSetAside", message),
         )
         self.keys = NodeKeys(
             settings,
@@ -152,7 +154,7 @@ class Agent:
         self._keeper = Keeper(self._tell_launcher)
         self._estate = read_estate(inheritance.held)
         self._last_status = inheritance.last_status
-        self._volumes = Volumes(directory, self.keys, self._record_node)
+        self._volumes = Volumes(directory, self.keys, self._announce)
         self._listeners = Listeners(inheritance.sockets, keep=self._keep, drop=self._drop)
         self._catalog = Catalog([])
         self._dirty: set[AppKey] = set()
@@ -202,8 +204,11 @@ class Agent:
                 reason, message, of=key, is_warning=is_warning
             ),
         )
+        self.rollouts = Rollouts(
+            self.objects, settings, record=self.record_app, prepare=self._preparer.prepare
+        )
         self._router = RouterProcess(
-            self.zygotes.default, settings, self._listeners, self._record_node
+            self.zygotes.default, settings, self._listeners, self._announce
         )
 
         self.care = Care(self, self.modules)
@@ -232,7 +237,7 @@ class Agent:
         if self.restarts:
             how = os.waitstatus_to_exitcode(self._last_status)
             what = f"signal {-how}" if how < 0 else f"exit code {how}"
-            self._record_node(
+            self._announce(
                 "AgentRestarted",
                 f"the agent had ended by {what} and was started again; {adopted} workers went on",
             )
@@ -268,7 +273,7 @@ class Agent:
             try:
                 adopt_plain_logs(plain, self.logs)
             except (LimpetError, OSError, ValueError) as error:
-                self._record_node(
+                self._announce(
                     "PlainLogs", f"can't encrypt the logs in {plain} ({error}); remove that folder"
                 )
 
@@ -317,7 +322,7 @@ class Agent:
             try:
                 await self._volumes.trim()
             except LimpetError as error:
-                self._record_node("VolumesNotTrimmed", str(error))
+                self._announce("VolumesNotTrimmed", str(error))
 
     # The launcher: zygotes come from it, listening sockets rest with it.
 
@@ -347,7 +352,7 @@ class Agent:
         if is_replaced:
             how = os.waitstatus_to_exitcode(started.status)
             what = f"signal {-how}" if how < 0 else f"exit code {how}"
-            self._record_node(
+            self._announce(
                 "ZygoteRestarted",
                 f"the zygote for {started.engine} had ended by {what} and was started again",
             )
@@ -372,13 +377,19 @@ class Agent:
     # Desired state
 
     def apply(
-        self, requested: Sequence[tuple[dict[str, object], str | None]], *, dry_run: bool = False
+        self,
+        requested: Sequence[tuple[dict[str, object], str | None]],
+        *,
+        dry_run: bool = False,
+        carries_over: bool = True,
     ) -> list[dict[str, object]]:
         """Create or change objects, all or none; durable on return. Raises LimpetError."""
-        results = self.change(requested, dry_run=dry_run)
+        results = self.change(requested, dry_run=dry_run, carries_over=carries_over)
         for result in results:
             key = (str(result["kind"]), str(result["namespace"]), str(result["name"]))
-            result["warnings"] = self.manifests.warn_by_hand(key)
+            warnings = result["warnings"]
+            assert isinstance(warnings, list), "each result has its list"
+            warnings += self.manifests.warn_by_hand(key)
         return results
 
     def change(
@@ -388,6 +399,7 @@ class Agent:
         removed: Sequence[ObjectKey] = (),
         alongside: Callable[[], None] | None = None,
         dry_run: bool = False,
+        carries_over: bool = True,
     ) -> list[dict[str, object]]:
         """Create, change and delete objects, all or none; durable on return. Raises LimpetError.
 
@@ -395,7 +407,11 @@ class Agent:
         """
         leaving = [self.objects.resources.get(key) for key in removed]
         results, changed = self.objects.apply(
-            requested, dry_run=dry_run, removed=removed, alongside=alongside
+            requested,
+            dry_run=dry_run,
+            removed=removed,
+            alongside=alongside,
+            carries_over=carries_over,
         )
         if dry_run:
             return results
@@ -421,6 +437,7 @@ class Agent:
         if isinstance(resource, App):
             runtime = self.apps[app_key(resource)]
             runtime.want = Want.DELETED
+            runtime.progress = Progress()
             runtime.unprepare()
         elif isinstance(resource, PersistentVolumeClaim):
             self._volumes.retire_claim(resource.namespace, resource.name)
@@ -433,7 +450,8 @@ class Agent:
 
     def _check_unused(self, claim: PersistentVolumeClaim) -> None:
         for runtime in self.apps.values():
-            for mount in runtime.app.mounts if runtime.want is Want.RUNNING else ():
+            apps = runtime.apps() if runtime.want is Want.RUNNING else []
+            for mount in (mount for app in apps for mount in app.mounts):
                 if (
                     mount.kind == "PersistentVolumeClaim"
                     and mount.source == claim.name
@@ -467,7 +485,7 @@ class Agent:
             )
             self.apps[runtime.key] = runtime
         runtime.want = Want.RUNNING
-        runtime.app = resource
+        self.rollouts.adopt(runtime, resource)
         runtime.generation = stored.generation
         runtime.reset_slots()
         self._preparer.forgive(runtime.key)
@@ -541,6 +559,7 @@ class Agent:
 
     def _reconcile_app(self, runtime: AppRuntime) -> None:
         self._note_completion(runtime)
+        runtime.wakes_at = self.rollouts.observe(runtime) if runtime.want is Want.RUNNING else None
         for action in decide_actions(runtime.view(), time.monotonic()):
             if isinstance(action, Start):
                 runtime.unwatch()
@@ -585,7 +604,8 @@ class Agent:
             for plan in runtime.plans():
                 wanted += plan.listeners
             if runtime.want is Want.RUNNING:  # also what is not prepared yet, or not again
-                wanted += compile_listeners(runtime.app, self._catalog)
+                for app in runtime.apps():
+                    wanted += compile_listeners(app, self._catalog)
         self._listeners.close_unused([*wanted, *self._router.listeners])
 
     def volume_usage(self, namespace: str, claim: str) -> Usage | None:
@@ -618,7 +638,7 @@ class Agent:
         """Record an event of the node alone."""
         self.events.record(reason, message, of=("Node", "", self.name), is_warning=is_warning)
 
-    def _record_node(self, reason: str, message: str) -> None:
+    def _announce(self, reason: str, message: str) -> None:
         """Record an event of the node, and of each app: people look there first."""
         self.events.record(reason, message, of=("Node", "", self.name), is_warning=True)
         for runtime in self.apps.values():

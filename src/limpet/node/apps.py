@@ -20,8 +20,10 @@ from limpet.manifest.model import RestartPolicy
 from limpet.node.egress import Connector
 from limpet.node.identity import FigureRecord, SlotRecord
 from limpet.node.listeners import revive
-from limpet.node.prepared import Prepared, kernel_limits, worker_config
+from limpet.node.prepared import Prepared, kernel_limits, waits_for_readiness, worker_config
 from limpet.node.probes import Prober
+from limpet.node.progress import Progress, Target
+from limpet.node.rollout import surge_slots, unavailable_slots
 from limpet.node.state import AppView, Want, WorkerState, WorkerView, decide_backoff
 from limpet.node.streams import LogStream
 from limpet.node.workers import Slot, Worker
@@ -40,6 +42,7 @@ from limpet.worker.messages import (
     ProbeResult,
     Ready,
     Resolve,
+    Serve,
     Stats,
     StatsRequest,
 )
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
     from limpet.plan import AppKey, Plan
     from limpet.settings import Settings
     from limpet.store.images import Usage
-    from limpet.store.logs import AppLog
+    from limpet.store.logs import AppLog, Record
     from limpet.store.modules import Artifact
     from limpet.worker.process import Process
     from limpet.worker.supervisor import Zygotes
@@ -90,6 +93,14 @@ class AppRuntime:
     ) -> None:
         self.key = key
         self.app = app
+        self.target = Target(app, None)
+        self.standby: Target | None = None
+        self.has_releases = False
+        self.progress = Progress()
+        self.is_held = False
+        self.is_on_hold = False
+        self.is_on_trial = False
+        self.wakes_at: float | None = None
         self.generation = generation
         self.created_at = created_at
         self.want = Want.RUNNING
@@ -130,6 +141,11 @@ class AppRuntime:
         """Whether the next client starts this app."""
         return self.want is Want.RUNNING and bool(self._watched)
 
+    @property
+    def is_target_prepared(self) -> bool:
+        """Whether what can be started is what is to run, not what ran before."""
+        return self.prepared is not None and self.prepared.release == self.target.number
+
     def slot(self, index: int) -> Slot:
         """Return what is remembered of a slot."""
         return self.slots.setdefault(index, Slot())
@@ -137,32 +153,58 @@ class AppRuntime:
     def view(self) -> AppView:
         """Return the app as decisions see it."""
         plan = self.prepared.plan if self.prepared else None
+        # A sleeping app's new release is started once, to see that it can be.
+        is_tried = self.is_on_trial and self.is_target_prepared
+        is_judged = plan is not None and self.progress.judged == plan.fingerprint
         return AppView(
             want=self.want,
             fingerprint=plan.fingerprint if plan else "",
             slots=plan.slots if plan else 0,
             is_prepared=plan is not None,
             scales_to_zero=plan is not None and plan.scales_to_zero,
-            has_demand=self.has_demand,
-            replaces_before_start=plan is not None and plan.writes_volumes,
+            has_demand=self.has_demand or is_tried,
+            replaces_before_start=plan is not None and self._replaces_before_start(plan),
+            stops_first=is_judged and self.progress.no_room is not None,
+            is_held=self.is_held,
+            is_on_hold=self.is_on_hold,
+            max_surge=surge_slots(self.app),
+            max_unavailable=unavailable_slots(self.app),
             workers=tuple(
-                WorkerView(id=w.id, slot=w.slot, state=w.state, fingerprint=w.plan.fingerprint)
+                WorkerView(
+                    id=w.id,
+                    slot=w.slot,
+                    state=w.state,
+                    fingerprint=w.plan.fingerprint,
+                    available_at=w.ready_since + self.app.rollout.min_ready_seconds,
+                )
                 for w in self.workers.values()
             ),
             retry_at=tuple((index, slot.retry_at) for index, slot in self.slots.items()),
+            wakes_at=self.wakes_at,
             completed=frozenset(index for index, slot in self.slots.items() if slot.is_completed),
         )
 
-    def prepare(self, plan: Plan, artifact: Artifact, sockets: Sequence[socket.socket]) -> None:
+    def _replaces_before_start(self, plan: Plan) -> bool:
+        """Whether no worker of another plan may be there when one of this plan starts."""
+        return (
+            plan.writes_volumes
+            or self.app.rollout.is_recreated
+            or any(plan.contends_with(worker.plan) for worker in self.workers.values())
+        )
+
+    def prepare(
+        self, plan: Plan, artifact: Artifact, sockets: Sequence[socket.socket], *, release: int = 0
+    ) -> None:
         """Take a plan that can be started from now on."""
         self.problem = None
         if self.prepared is not None and self.prepared.plan == plan:
+            self.prepared.release = release
             return
         self.unprepare()
         if not self._incarnation:
             self._incarnation = self._read_last_run()
         config = worker_config(plan, self._settings)
-        self.prepared = Prepared(plan, artifact, sockets, write_config(config))
+        self.prepared = Prepared(plan, artifact, sockets, write_config(config), release)
         for worker in self.workers.values():
             if not worker.is_confirmed and worker.plan.fingerprint == plan.fingerprint:
                 worker.plan = plan
@@ -479,8 +521,12 @@ class AppRuntime:
         if worker.state is WorkerState.DRAINING:
             return
         worker.state = WorkerState.READY if is_ready else WorkerState.STARTING
-        if is_ready and worker.ready_at is None:
-            worker.ready_at = worker.assigned_at if worker.is_adopted else time.monotonic()
+        if is_ready:
+            now = time.monotonic()
+            worker.ready_since = worker.assigned_at if worker.is_adopted else now
+            worker.ready_at = worker.ready_at or worker.ready_since
+            if waits_for_readiness(worker.plan.app):
+                worker.process.send(Serve())
         if is_ready and worker.has_probes and not worker.was_ready:
             worker.was_ready = True
             self._keeper.hold(worker)
@@ -514,6 +560,7 @@ class AppRuntime:
         if info.signal == "SIGSEGV" and worker.plan.engine == WASMEDGE:
             info = replace(info, message=f"{info.message}: {_OVERFLOW_HINT}")
         slot.last_exit = info
+        slot.last_incarnation = worker.incarnation
         if info.reason == "SpawnFailed" and info.message == "the zygote died":
             return  # not the app's failure: it starts again at once
         if worker.is_adopted and info.is_success and not worker.has_spoken and not said:
@@ -533,7 +580,11 @@ class AppRuntime:
         first = self._settings.node.backoff_seconds
         lasted = time.monotonic() - worker.ready_at if worker.ready_at is not None else 0.0
         pause = decide_backoff(slot.failures, first_seconds=first)
-        slot.failures = 1 if lasted >= max(pause, first) else slot.failures + 1
+        is_stable = lasted >= max(pause, first)
+        slot.failures = 1 if is_stable else slot.failures + 1
+        if self.prepared is not None and worker.plan.fingerprint == self.prepared.plan.fingerprint:
+            told = info.reason + (f": {info.message}" if info.message else "")
+            self.progress.note_crash(worker.slot, told, is_stable=is_stable)
         slot.restarts += 1
         pause = decide_backoff(slot.failures, first_seconds=first)
         slot.retry_at = time.monotonic() + pause
@@ -551,6 +602,10 @@ class AppRuntime:
         """Return every plan that is in use: the current one and those of workers still running."""
         found = [worker.plan for worker in self.workers.values()]
         return [*found, self.prepared.plan] if self.prepared else found
+
+    def apps(self) -> list[App]:
+        """Return every app whose sockets and volumes are to stay: what runs, and what may again."""
+        return [self.app, self.standby.app] if self.standby is not None else [self.app]
 
     @property
     def is_over(self) -> bool:
@@ -635,6 +690,15 @@ class AppRuntime:
             with contextlib.suppress(OSError):  # its last process has just ended
                 total += group.usage().memory_bytes if group is not None else 0
         return total
+
+    def last_output(self, lines: int) -> list[Record]:
+        """Return the last lines of each worker that has failed, as it ended. Raises `LogFullError`."""
+        found: list[Record] = []
+        for index, slot in sorted(self.slots.items()):
+            if slot.last_exit is not None and not slot.last_exit.is_success:
+                run = (f"{self.key.name}-{index}", slot.last_incarnation)
+                found += self.log.read(tail=lines, runs=[run])
+        return found[-4 * lines :]
 
     def request_stats(self) -> None:
         """Ask every worker for its counters; they arrive a little later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import TYPE_CHECKING
@@ -10,13 +11,17 @@ from limpet.errors import ConflictError, InvalidInputError, LimpetError, NotFoun
 from limpet.manifest.model import App, PersistentVolumeClaim, Resource, Secret
 from limpet.manifest.parse import parse_object
 from limpet.manifest.quantity import format_bytes
-from limpet.store.database import StoredObject, encode_body, now
+from limpet.manifest.template import carry_over
+from limpet.node.releases import Releases, is_same_release, warn_of_failure
+from limpet.store.database import StoredObject, StoreFullError, encode_body, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from limpet.store.database import Database, ObjectKey
     from limpet.store.modules import ModuleStore
+
+_APP_KINDS = ("Deployment", "Pod", "Job")
 
 
 class Objects:
@@ -28,11 +33,13 @@ class Objects:
     def __init__(self, database: Database, modules: ModuleStore) -> None:
         self._database = database
         self._modules = modules
+        self.releases = Releases(database)
         self.stored: dict[ObjectKey, StoredObject] = {}
         self.resources: dict[ObjectKey, Resource] = {}
 
     def load(self, on_invalid: Callable[[ObjectKey, str], None]) -> None:
         """Read what is on disk."""
+        self.releases.load()
         for stored in self._database.load_objects():
             key = (stored.kind, stored.namespace, stored.name)
             self.stored[key] = stored
@@ -40,6 +47,19 @@ class Objects:
                 self.resources[key] = parse_object(json.loads(stored.body))
             except LimpetError as error:
                 on_invalid(key, f"this version can't use it: {error}")
+        self._number_first_releases()
+
+    def _number_first_releases(self) -> None:
+        """Number the apps that an earlier version of Limpet stored: what each is, is its first one."""
+        changes = [
+            self.releases.plan_change(self.stored[key], None, resource)
+            for key, resource in self.resources.items()
+            if isinstance(resource, App) and resource.has_releases and not self.releases.of(key)
+        ]
+        # A full disk: the numbers hold until the next start, which gives them again.
+        with contextlib.suppress(StoreFullError):
+            self.releases.write_changes(changes)
+        self.releases.commit(changes)
 
     def apply(
         self,
@@ -48,10 +68,12 @@ class Objects:
         dry_run: bool,
         removed: Sequence[ObjectKey] = (),
         alongside: Callable[[], None] | None = None,
+        carries_over: bool = True,
     ) -> tuple[list[dict[str, object]], list[ObjectKey]]:
         """Create or change objects and delete those `removed`, all or none; durable on return.
 
-        `alongside` writes what else belongs to the same transaction.
+        An app's change is a release. With `carries_over` a pause or restart that the new object does not
+        speak of stays. `alongside` writes what else belongs to the same transaction.
         Returns what is to be answered for each, and the keys of those that differ. Raises LimpetError.
         """
         changes: list[tuple[StoredObject, Resource]] = []
@@ -63,42 +85,60 @@ class Objects:
             if key in seen:
                 raise ConflictError(f"{show_key(key)} is given twice; keep one of them")
             seen.add(key)
-            digest = None
+            kept, digest = document, None
             if isinstance(resource, App):
                 digest = self._check_app(resource, uploaded, seen, removed, dry_run=dry_run)
             elif isinstance(resource, PersistentVolumeClaim):
                 self._check_claim(resource)
-            change, action = self._compare(key, encode_body(document), digest)
+            if isinstance(resource, App) and key in self.resources and carries_over:
+                kept = carry_over(document, json.loads(self.stored[key].body))
+                resource = parse_object(kept)
+            change, action = self._compare(key, encode_body(kept), digest)
+            warnings = warn_of_failure(self.releases.of(key)) if change is None else []
             results.append(
                 {
                     "kind": key[0],
                     "namespace": key[1],
                     "name": key[2],
                     "action": action,
-                    "warnings": [],
+                    "warnings": warnings,
                 }
             )
             if change is not None:
                 changes.append((change, resource))
         if dry_run or not (changes or removed or alongside):
             return results, []
+        self._write(changes, removed, alongside)
+        return results, [stored.key for stored, _ in changes]
+
+    def _write(
+        self,
+        changes: Sequence[tuple[StoredObject, Resource]],
+        removed: Sequence[ObjectKey],
+        alongside: Callable[[], None] | None,
+    ) -> None:
+        """Have a change on disk, then in memory."""
+        releases = [
+            self.releases.plan_change(stored, self.stored.get(stored.key), resource)
+            for stored, resource in changes
+            if isinstance(resource, App) and resource.has_releases
+        ]
 
         def write() -> None:
             self._database.write_objects([stored for stored, _ in changes])
+            self.releases.write_changes(releases)
             for key in removed:
                 self._database.delete_object(*key)
             if alongside is not None:
                 alongside()
 
         self._database.transact(write)
+        self.releases.commit(releases)
         for key in removed:
-            del self.stored[key]
-            self.resources.pop(key, None)
+            self._forget(key)
         for stored, resource in changes:
-            key = (stored.kind, stored.namespace, stored.name)
-            self.stored[key] = stored
-            self.resources[key] = resource
-        return results, [(s.kind, s.namespace, s.name) for s, _ in changes]
+            self.stored[stored.key] = stored
+            self.resources[stored.key] = resource
 
     def _compare(
         self, key: ObjectKey, body: str, digest: str | None
@@ -116,6 +156,8 @@ class Objects:
             body=body,
             digest=digest,
         )
+        if old is not None and digest is None and is_app(key) and is_same_release(stored, old):
+            stored = dataclasses.replace(stored, digest=old.digest)  # it needs no new download
         return stored, "configured" if old else "created"
 
     def _check_app(
@@ -127,7 +169,7 @@ class Objects:
         *,
         dry_run: bool,
     ) -> str | None:
-        for kind in ("Deployment", "Pod", "Job"):
+        for kind in _APP_KINDS:
             other = (kind, app.namespace, app.name)
             is_stored = other in self.stored and other not in removed
             if kind != app.kind and (is_stored or other in seen):
@@ -191,8 +233,12 @@ class Objects:
     def delete(self, key: ObjectKey) -> None:
         """Delete an object that is there; durable on return."""
         self._database.delete_object(*key)
+        self._forget(key)
+
+    def _forget(self, key: ObjectKey) -> None:
         del self.stored[key]
         self.resources.pop(key, None)
+        self.releases.forget(key)
 
     def require(self, key: ObjectKey) -> Resource | None:
         """Return what an object means. Raises `NotFoundError` when there is none."""
@@ -204,8 +250,22 @@ class Objects:
         """Note which module an app's source turned out to be, unless the app has changed meanwhile."""
         key = (stored.kind, stored.namespace, stored.name)
         if self.stored.get(key) is stored:
-            self.stored[key] = dataclasses.replace(stored, digest=digest)
-            self._database.write_objects([self.stored[key]])
+            changed = dataclasses.replace(stored, digest=digest)
+            change = self.releases.with_digest(key, digest)
+            releases = [] if change is None else [change]
+
+            def write() -> None:
+                self._database.write_objects([changed])
+                self.releases.write_changes(releases)
+
+            self._database.transact(write)
+            self.stored[key] = changed
+            self.releases.commit(releases)
+
+
+def is_app(key: ObjectKey) -> bool:
+    """Whether objects of this kind are apps."""
+    return key[0] in _APP_KINDS
 
 
 def show_key(key: ObjectKey) -> str:

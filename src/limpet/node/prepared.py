@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from limpet.manifest.model import App
     from limpet.plan import Plan
     from limpet.settings import Settings
     from limpet.store.modules import Artifact
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Prepared:
-    """What a start needs, ready before anybody asks: a cold start only sends it to the zygote."""
+    """What a start needs, ready before anybody asks: a cold start only sends it to the zygote.
+
+    `release` is the number of the release that the plan was made of, 0 for an app without any.
+    """
 
     plan: Plan
     artifact: Artifact
     sockets: Sequence[socket.socket]
     config: int
+    release: int = 0
 
     def close(self) -> None:
         """Release what is this app's own."""
@@ -36,6 +41,11 @@ def kernel_limits(plan: Plan) -> Limits:
     """Return what the kernel is to hold each replica to."""
     app = plan.app
     return Limits(cpu_cores=app.cpu_cores, memory_bytes=app.memory_bytes, pids=app.pids)
+
+
+def waits_for_readiness(app: App) -> bool:
+    """Whether clients come to a worker only once its probes have found it ready."""
+    return app.readiness is not None or app.startup is not None
 
 
 def worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
@@ -61,5 +71,7 @@ def worker_config(plan: Plan, settings: Settings) -> WorkerConfig:
         max_response_bytes=app.http.max_response_bytes,
         idle_timeout_seconds=app.http.idle_timeout_seconds,
         passes_authorization=app.http.passes_authorization,
+        waits_for_readiness=waits_for_readiness(app),
+        probed_exports=app.probed_exports,
         http=asdict(settings.http),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from limpet.engine import DEFAULT_ENGINE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from limpet.node.listeners import Listeners
     from limpet.node.modules import Modules
     from limpet.node.objects import Objects
+    from limpet.node.progress import Target
     from limpet.node.pulling import Puller
     from limpet.node.volumes import Volumes
     from limpet.plan import AppKey, Catalog
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 # WasmEdge's compiler takes a second and 80 MB for 22 KiB, half a minute and 290 MB for 1.4 MiB, on a
 # machine ten times as fast as a device: what is larger is interpreted unless the app says otherwise.
 _MOST_COMPILED_BYTES = 1 << 20
+# What of a module's exports is kept beside its artifact (limpet.worker.child).
+_KNOWN_EXPORTS = 256
 
 
 class Preparer:
@@ -111,8 +115,10 @@ class Preparer:
         self._failures.pop(key, None)
 
     async def _run(self, runtime: AppRuntime) -> None:
+        if runtime.prepared is None and runtime.standby is not None:
+            await self._prepare_standby(runtime, runtime.standby)
         try:
-            await self._prepare(runtime)
+            await self._prepare(runtime, runtime.target)
         except PlanError as error:
             self._set_problem(runtime, error.reason, str(error), is_final=error.is_final)
             if not error.is_final:  # a port gets free, an address appears: nobody tells, so look
@@ -121,19 +127,29 @@ class Preparer:
             self._retry(runtime, error)
         self._on_prepared(runtime.key)
 
-    async def _prepare(self, runtime: AppRuntime) -> None:
-        app = runtime.app
-        stored = self._objects.stored[(app.kind, app.namespace, app.name)]
-        digest = stored.digest
+    async def _prepare_standby(self, runtime: AppRuntime, standby: Target) -> None:
+        """Have the release before the newest run until that one can: nobody waits for a download."""
+        try:
+            await self._prepare(runtime, standby)
+        except (PlanError, RetryableError, LimpetError, OSError) as error:
+            what = f"release {standby.number} can't run until release {runtime.target.number} does"
+            self._record(runtime, "PreviousReleaseNotReady", f"{what}: {error}", True)
+        else:
+            self._on_prepared(runtime.key)
+
+    async def _prepare(self, runtime: AppRuntime, target: Target) -> None:
+        app, digest = target.app, target.digest
         if digest is None or not self._store.has_module(digest):
             if app.source.scheme == "file":
                 raise PlanError(
                     "MissingModule", f"the node has no module {digest}; apply the app again"
                 )
-            digest = await self._pull(runtime)
-            self._objects.remember_digest(stored, digest)
+            digest = await self._pull(runtime, target)
+            if target is runtime.target:
+                self._objects.remember_digest(self._objects.stored[runtime.object_key], digest)
+                runtime.target = replace(target, digest=digest)
         elif app.source.scheme != "file":
-            await self._check(runtime, digest)
+            await self._check(runtime, app, digest)
         if runtime.prepared is None:
             runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
         is_component = self._store.is_component(digest)
@@ -149,6 +165,7 @@ class Preparer:
             available_facilities=await self._facilities(app),
             allowed_capabilities=_names(self._settings.sandbox.allowed_capabilities),
         )
+        _check_probes(app, artifact.info.exports, is_component=is_component)
         if artifact.info.memory_bytes > plan.guest_memory_bytes:
             raise PlanError(
                 "MemoryLimitTooLow",
@@ -160,29 +177,25 @@ class Preparer:
         await self._volumes.prepare(runtime.key, plan.mounts)
         sockets = [self._listeners.open(listener) for listener in plan.listeners]
         self._failures.pop(runtime.key, None)
-        runtime.prepare(plan, artifact, sockets)
+        runtime.prepare(plan, artifact, sockets, release=target.number)
 
-    async def _pull(self, runtime: AppRuntime) -> str:
+    async def _pull(self, runtime: AppRuntime, target: Target) -> str:
         """Get the module that the app's source is, one that may run."""
+        app = target.app
+        if app.source.scheme == "https" and target.digest is not None:  # an earlier release's
+            app = replace(app, source=replace(app.source, digest=target.digest))
 
         def show(progress: str) -> None:
             runtime.problem = ("PullingModule", progress, False)
 
-        def tell(reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
-            self._record(runtime, reason, message, is_warning)
-
-        show(f"asking for {runtime.app.source.location}")
-        digest = await self._puller.obtain(runtime.app, tell=tell, show=show)
-        await self._puller.check(runtime.app, digest, tell=tell)
+        show(f"asking for {app.source.location}")
+        digest = await self._puller.obtain(app, tell=partial(self._record, runtime), show=show)
+        await self._check(runtime, app, digest)
         return digest
 
-    async def _check(self, runtime: AppRuntime, digest: str) -> None:
-        """Have the policy, as it is now, judge a module that was pulled earlier."""
-
-        def tell(reason: str, message: str, is_warning: bool) -> None:  # noqa: FBT001 - a callback
-            self._record(runtime, reason, message, is_warning)
-
-        await self._puller.check(runtime.app, digest, tell=tell)
+    async def _check(self, runtime: AppRuntime, app: App, digest: str) -> None:
+        """Have the policy, as it is now, judge a module that was pulled."""
+        await self._puller.check(app, digest, tell=partial(self._record, runtime))
 
     async def _compile(
         self, app: App, digest: str, *, is_component: bool
@@ -249,7 +262,7 @@ class Preparer:
         if runtime.problem != (reason, message, is_final):
             self._record(runtime, reason, message, True)
         runtime.problem = (reason, message, is_final)
-        if runtime.prepared is not None and reason != "PortInUse":
+        if runtime.prepared is not None and (reason != "PortInUse" or runtime.standby is not None):
             return  # what ran before the change runs on
         runtime.unprepare()
 
@@ -257,6 +270,8 @@ class Preparer:
         failures = self._failures.get(runtime.key, 0) + 1
         pause = decide_backoff(failures + 1, first_seconds=self._settings.node.backoff_seconds)
         reason = error.reason if isinstance(error, LimpetError) else "PrepareFailed"
+        if isinstance(error, LimpetError) and not error.is_retryable:
+            runtime.progress.refusal = (reason, str(error))
         self._set_problem(
             runtime, reason, f"{error}; trying again in {pause:.0f} s", is_final=False
         )
@@ -270,6 +285,25 @@ class Preparer:
     def _again(self, runtime: AppRuntime, failures: int) -> None:
         if runtime.want is Want.RUNNING and self._failures.get(runtime.key) == failures:
             self.prepare(runtime)
+
+
+def _check_probes(app: App, exports: Sequence[str], *, is_component: bool) -> None:
+    """Refuse probes that could never succeed. Raises `PlanError`."""
+    if app.probed_exports and is_component:
+        raise PlanError(
+            "UnsupportedProbe",
+            f"app {app.namespace}/{app.name} is a component, which has no functions for exec probes; "
+            "use httpGet or tcpSocket",
+            is_final=True,
+        )
+    missing = [name for name in app.probed_exports if name not in exports]
+    if missing and len(exports) < _KNOWN_EXPORTS:
+        raise PlanError(
+            "MissingExport",
+            f"app {app.namespace}/{app.name}: the module exports no {missing[0]}, which a probe calls; "
+            "export it when the module is built, or change the probe",
+            is_final=True,
+        )
 
 
 def _names(text: str) -> frozenset[str]:

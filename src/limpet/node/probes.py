@@ -3,7 +3,8 @@
 A probe of an http app runs it for one request inside the worker itself, so replicas that share a
 listening socket are told apart and no network is needed. A tcpSocket probe asks whether the worker
 answers at all. An app that listens by itself is offered a connection: it must accept it, and answer on
-it when the probe is one over HTTP.
+it when the probe is one over HTTP. A function that the module exports is called in the worker, whatever
+the app's trigger.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from limpet.manifest.model import Trigger
-from limpet.worker.messages import Offer, ProbeRequest, StatsRequest
+from limpet.worker.messages import ExportProbe, Offer, ProbeRequest, StatsRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,16 +121,28 @@ class Prober:
 
     async def _ask(self, probe: Probe) -> str | None:
         """Run the probe once; None when it succeeded, else why not."""
+        if probe.export:
+            return await self._ask_worker(
+                lambda number: ExportProbe(number, probe.export, float(probe.timeout_seconds)),
+                probe,
+            )
         if self._worker.plan.app.trigger is Trigger.SOCKET:
             return await self._ask_on_connection(probe)
         if probe.path is None:
             return (
                 None if self._worker.process.send(StatsRequest()) else "the worker does not answer"
             )
-        number, future = self._expect_result()
+        path = probe.path
         headers = "\n".join(f"{name}: {value}" for name, value in probe.headers)
-        request = ProbeRequest(number, probe.path, headers, float(probe.timeout_seconds))
-        if not self._worker.process.send(request):
+        return await self._ask_worker(
+            lambda number: ProbeRequest(number, path, headers, float(probe.timeout_seconds)), probe
+        )
+
+    async def _ask_worker(
+        self, make_request: Callable[[int], ProbeRequest | ExportProbe], probe: Probe
+    ) -> str | None:
+        number, future = self._expect_result()
+        if not self._worker.process.send(make_request(number)):
             return "the worker does not answer"
         try:
             result = await asyncio.wait_for(future, probe.timeout_seconds)

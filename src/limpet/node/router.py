@@ -108,7 +108,8 @@ class RouterProcess:
             for plan in runtime.plans():
                 wanted += plan.listeners
             if runtime.want is Want.RUNNING:
-                wanted += compile_listeners(runtime.app, catalog)
+                for app in runtime.apps():
+                    wanted += compile_listeners(app, catalog)
         self._sockets.close_unused(wanted)
 
     def _start(self) -> None:

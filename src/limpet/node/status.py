@@ -145,6 +145,8 @@ def _phase(runtime: AppRuntime) -> tuple[str, str, str, bool]:
     if waiting and not problem:
         last = waiting[0].last_exit
         text = f"{last.reason}: {last.message}" if last else "it could not be started"
+        pause = max(waiting[0].retry_at - time.monotonic(), 0.0)
+        text += f"; {waiting[0].failures} times in a row, it starts again in {pause:.0f} s"
         return ("Running" if ready else "Pending"), "CrashLoopBackOff", text, False
     if ready:
         return "Running", reason, message, is_final

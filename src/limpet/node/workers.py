@@ -28,6 +28,7 @@ class Worker:
     started_at: float = field(default_factory=time.time)
     is_loaded: bool = False
     ready_at: float | None = None
+    ready_since: float = 0.0
     idle_until: float = 0.0
     is_from_zero: bool = False
     stats: Stats | None = None
@@ -61,5 +62,6 @@ class Slot:
     restarts: int = 0
     retry_at: float = 0.0
     last_exit: ExitInfo | None = None
+    last_incarnation: int = 0
     is_completed: bool = False
     last_number: int = 0  # the worker whose end was learnt last

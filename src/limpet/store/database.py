@@ -109,6 +109,11 @@ class StoredObject:
     body: str
     digest: str | None
 
+    @property
+    def key(self) -> ObjectKey:
+        """Kind, namespace and name."""
+        return (self.kind, self.namespace, self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
@@ -364,11 +369,11 @@ class Database:
         )
 
     def delete_object(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object and what is known of its end; durable on return."""
+        """Delete an object, its releases and what is known of its end; durable on return."""
         key = (kind, namespace, name)
 
         def delete() -> None:
-            for table in ("objects", "completions"):
+            for table in ("objects", "completions", "releases"):
                 self.write(
                     f"DELETE FROM {table} WHERE kind = ? AND namespace = ? AND name = ?",  # noqa: S608 - ours
                     [key],

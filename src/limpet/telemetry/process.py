@@ -18,6 +18,14 @@ class ProcessUsage:
     cpu_seconds: float
 
 
+def read_available_bytes() -> int:
+    """Return how much memory could be had without swapping (MemAvailable of proc_meminfo(5))."""
+    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def read_usage(pid: int) -> ProcessUsage | None:
     """Measure a process; None when it is gone, or guarded and this one may not trace it."""
     try:

@@ -113,11 +113,13 @@ class CountingListener(socket.socket):
         self.accepted = 0
         self.used_at = time.monotonic()
         self._is_retired = False
+        # While it is shut: the listening socket, and what stands in its place.
+        self._shut: tuple[int, int] | None = None
         self._given: WeakSet[socket.socket] = WeakSet()
 
     def accept(self) -> tuple[socket.socket, object]:
         """As any socket's. Raises BlockingIOError when nobody is there, or will be."""
-        if self._is_retired:
+        if self._is_retired or self._shut is not None:
             raise BlockingIOError
         try:
             connection, address = super().accept()
@@ -137,6 +139,22 @@ class CountingListener(socket.socket):
             self.used_at = time.monotonic()
         return count
 
+    def shut(self) -> None:
+        """Give out no connection before `open_up`: those that come are left to others meanwhile."""
+        stand_in = os.eventfd(0, os.EFD_CLOEXEC)
+        self._shut = (os.dup(self.fileno()), stand_in)
+        os.dup2(stand_in, self.fileno(), inheritable=False)
+
+    def open_up(self) -> None:
+        """Give out connections from now on, and wake a guest that waits for one."""
+        if self._shut is None or self._is_retired:
+            return
+        (listening, stand_in), self._shut = self._shut, None
+        os.dup2(listening, self.fileno(), inheritable=False)
+        os.eventfd_write(stand_in, 1)  # whoever polls still looks at this one
+        os.close(listening)
+        os.close(stand_in)
+
     def retire(self) -> None:
         """Give out no more connections: others that share the socket get them.
 
@@ -144,6 +162,9 @@ class CountingListener(socket.socket):
         """
         if not self._is_retired:
             self._is_retired = True
+            for descriptor in self._shut or ():
+                os.close(descriptor)
+            self._shut = None
             never = os.eventfd(0, os.EFD_CLOEXEC)
             os.dup2(never, self.fileno(), inheritable=False)
             os.close(never)

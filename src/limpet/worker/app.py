@@ -18,11 +18,13 @@ from limpet.trigger.command import CommandTrigger
 from limpet.trigger.http import HttpTrigger
 from limpet.trigger.socket import CountingListener, OfferedConnections, SocketTrigger
 from limpet.worker.channel import close_all
+from limpet.worker.export_probes import ExportProbes
 from limpet.worker.loop import READ, Loop
 from limpet.worker.messages import (
     Adopt,
     Connected,
     Drain,
+    ExportProbe,
     Finished,
     Message,
     MessageError,
@@ -32,6 +34,7 @@ from limpet.worker.messages import (
     ProbeResult,
     Ready,
     Resolved,
+    Serve,
     Stats,
     StatsRequest,
 )
@@ -70,6 +73,8 @@ class AppWorker:
         self._null = null
         self._is_ready = False
         self._loaded_after = 0.0  # milliseconds
+        self._is_serving = False
+        self._export_probes: ExportProbes | None = None
         artifact, stdout, stderr, *rest = descriptors
         self._artifact = artifact
         listeners, directories = rest[: config.listeners], rest[config.listeners :]
@@ -77,6 +82,9 @@ class AppWorker:
         self._own_listeners: list[CountingListener] = []
         if config.trigger == "socket":
             self._own_listeners = [CountingListener(number) for number in listeners]
+            if config.waits_for_readiness:
+                for listening in self._own_listeners:
+                    listening.shut()
         else:
             self._listeners = [socket.socket(fileno=number) for number in listeners]
         # Before the walls are up: a sealed process makes no sockets.
@@ -117,7 +125,12 @@ class AppWorker:
         except LimpetError as error:
             self._channel.send(Finished("LoadFailed", 1, str(error)[:2000], 0))
             return 1
-        os.close(self._artifact)
+        if config.probed_exports:
+            self._export_probes = ExportProbes(
+                self._loop, self._engine, self._artifact, config, preopens=self._preopens
+            )
+        else:
+            os.close(self._artifact)
         self._loop.register(self._channel.fileno(), READ, self._on_control)
         self._start(program)
         gc.freeze()  # what lives now lives on: collecting it would only unshare its pages
@@ -140,7 +153,8 @@ class AppWorker:
                 on_drained=self._loop.stop,
                 log=_log,
             )
-            self._http.start()
+            if not config.waits_for_readiness:
+                self._http.start()
         elif config.trigger == "socket":
             self._command = SocketTrigger(
                 self._loop,
@@ -213,18 +227,32 @@ class AppWorker:
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Drain):
             self._drain()
+        elif isinstance(message, Serve):
+            self._serve()
         elif isinstance(message, StatsRequest):
             self._send(self._stats())
         elif isinstance(message, ProbeRequest):
             self._probe(message)
         elif isinstance(message, Adopt):
             self._on_adopted()
+        elif isinstance(message, ExportProbe):
+            self._probe_export(message)
 
     def _on_adopted(self) -> None:
         """Another agent reads from now on; what the one before it had read and not done is lost."""
         self._network.ask_again()
         if self._is_ready:
             self._tell_loaded()
+
+    def _serve(self) -> None:
+        """Let clients in; the agent may say so again."""
+        if not self._config.waits_for_readiness or self._is_serving or self._is_draining:
+            return
+        self._is_serving = True
+        if self._http is not None:
+            self._http.start()
+        for listening in self._own_listeners:
+            listening.open_up()
 
     def _on_orphaned(self) -> None:
         """The node is gone, or an agent died before this worker could be kept for the next one.
@@ -317,6 +345,15 @@ class AppWorker:
             headers,
             lambda status: self._send(ProbeResult(request.probe, status, "")),
         )
+
+    def _probe_export(self, request: ExportProbe) -> None:
+        def done(why: str) -> None:
+            self._send(ProbeResult(request.probe, 0 if why else 200, why))
+
+        if self._export_probes is None:
+            done("the app has no probes of this kind")
+        else:
+            self._export_probes.run(request.export, request.timeout_seconds, done)
 
     def _offer(self, offer: Offer, descriptors: list[int]) -> None:
         offered = self._offers.get(offer.port)

@@ -26,6 +26,8 @@ class WorkerConfig:
 
     `preopens` holds (guest path, is read-only) pairs. `memory_bytes` caps the guest's linear memory,
     `cost_limit` the work of one run. `guest_ports` says which of the app's own ports each listener is.
+    One that `waits_for_readiness` takes no client before the agent says Serve. `probed_exports` are the
+    functions that its probes may call.
     """
 
     app: str
@@ -47,6 +49,8 @@ class WorkerConfig:
     max_response_bytes: int = 8 << 20
     idle_timeout_seconds: float | None = None
     passes_authorization: bool = False
+    waits_for_readiness: bool = False
+    probed_exports: tuple[str, ...] = ()
     http: dict[str, float] = field(default_factory=dict)
 
     def http_settings(self) -> HttpSettings:

@@ -163,6 +163,11 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Serve:
+    """Take clients from now on: the app is ready. For workers that wait for it (WorkerConfig)."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatsRequest:
     """Answer with Stats."""
 
@@ -174,6 +179,15 @@ class ProbeRequest:
     probe: int
     path: str
     headers: str
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportProbe:
+    """Call an export of the module as a probe. ProbeResult says 200, or 0 and why it failed."""
+
+    probe: int
+    export: str
     timeout_seconds: float
 
 
@@ -368,8 +382,10 @@ Message: TypeAlias = (
     | Resolve
     | Resolved
     | Drain
+    | Serve
     | StatsRequest
     | ProbeRequest
+    | ExportProbe
     | Offer
     | Routes
     | Ready

@@ -77,6 +77,36 @@ def make_app(name="hello", **changes):
     return app | changes
 
 
+def make_rollout(**changes):
+    """How the newest release stands; `changes` replace its fields."""
+    rollout = {
+        "release": 4,
+        "in_force": 4,
+        "previous": 3,
+        "status": "complete",
+        "message": "",
+        "is_paused": False,
+        "updated": 1,
+        "available": 1,
+        "old": 0,
+    }
+    return rollout | changes
+
+
+def make_release(number, **changes):
+    release = {
+        "release": number,
+        "created_at": CREATED,
+        "status": "complete",
+        "is_in_force": False,
+        "cause": "",
+        "digest": DIGEST,
+        "message": "",
+        "decided_at": CREATED,
+    }
+    return release | changes
+
+
 def make_worker(name="hello-0", **changes):
     worker = {
         "name": name,
@@ -245,6 +275,9 @@ class FakeNode:
         self.compiled = {}
         self.trusted = None  # the fingerprint of the key that signed bundles are found to have
         self.warnings = []
+        self.releases = {}
+        self.rollout_calls = []
+        self.rollout_answer = {}
         self.failures = {}  # (method, path) -> (status, headers, body)
         self.requests = []
         self.on_apply = lambda app: app  # the status that an applied app gets
@@ -425,6 +458,11 @@ class _Handler(BaseHTTPRequestHandler):
         key = (parts[0], parts[1])
         if key not in self.fake.apps:
             raise KeyError(f"app {parts[0]}/{parts[1]}")
+        if parts[2:3] == ["releases"]:
+            found = self.fake.releases.get(parts[1], [])
+            if not parts[3:]:
+                return 200, {"items": found}
+            return 200, next(one for one in found if str(one["release"]) == parts[3])
         if parts[2:] == ["logs"]:
             self._stream_log(key, query)
             return None
@@ -432,6 +470,10 @@ class _Handler(BaseHTTPRequestHandler):
         if changed is not None:
             self.fake.apps[key] = changed
         return 200, self.fake.apps[key]
+
+    def _post_apps(self, parts, query, body):
+        self.fake.rollout_calls.append((parts[1], json.loads(body)))
+        return 200, self.fake.rollout_answer
 
     def _get_events(self, parts, query, body):
         wanted = {key: query[key] for key in ("namespace", "name") if key in query}

@@ -82,6 +82,53 @@ TABLE = {
         view(worker(1, 0, DRAINING), replaces_before_start=True),
         [Start(0)],
     ),
+    "no more beside the old ones than may be": (
+        view(worker(1, 0, **OLD), worker(2, 1, **OLD), slots=2, max_surge=1),
+        [Start(0)],
+    ),
+    "some may be missing": (
+        view(worker(1, 0, **OLD), worker(2, 1, **OLD), slots=2, max_surge=0, max_unavailable=1),
+        [Start(0), Drain(1)],
+    ),
+    "what starts is missing already": (
+        view(
+            worker(1, 0, **OLD),
+            worker(3, 1, STARTING),
+            slots=2,
+            max_surge=0,
+            max_unavailable=1,
+        ),
+        [],
+    ),
+    "ready is not available yet": (
+        view(worker(1, **OLD), replace(worker(2), available_at=10.5)),
+        [],
+    ),
+    "ready for long enough": (
+        view(worker(1, **OLD), replace(worker(2), available_at=10.0)),
+        [Drain(1)],
+    ),
+    "without memory for both the old one goes first": (
+        view(worker(1, **OLD), stops_first=True),
+        [Drain(1)],
+    ),
+    "what drains has its memory still": (
+        view(worker(1, 0, DRAINING, "old"), stops_first=True),
+        [],
+    ),
+    "one by one without memory for both": (
+        view(worker(1, 0, **OLD), worker(2, 1, **OLD), slots=2, stops_first=True),
+        [Drain(1)],
+    ),
+    "held: what is there stays, what is missing comes": (
+        view(worker(1, 0, **OLD), worker(2, 1), slots=3, is_held=True),
+        [Start(2)],
+    ),
+    "held: what is too many goes": (
+        view(worker(1, 0, **OLD), worker(2, 1, **OLD), slots=1, is_held=True),
+        [Drain(2)],
+    ),
+    "on hold": (view(slots=2, is_on_hold=True), []),
     "asleep": (view(scales_to_zero=True), [Watch()]),
     "asleep with a client at the door": (view(scales_to_zero=True, has_demand=True), [Start(0)]),
     "awake": (view(worker(1), scales_to_zero=True, has_demand=True), []),

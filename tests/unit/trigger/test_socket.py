@@ -138,6 +138,31 @@ def test_a_retired_one_leaves_new_clients_to_others(port):
         assert port.listening.open_connections() == 1
 
 
+def test_one_that_is_shut_leaves_clients_to_others_until_it_opens(port):
+    port.listening.shut()
+    port.client()
+    assert not is_readable(port.listening.fileno())
+    with pytest.raises(BlockingIOError):
+        port.listening.accept()
+    waiting = select.poll()  # as a guest that waits while it opens up
+    waiting.register(port.listening.fileno(), select.POLLIN)
+    port.listening.open_up()
+    assert waiting.poll(0)
+    assert is_readable(port.listening.fileno())
+    port.listening.accept()[0].close()
+    port.listening.open_up()
+    assert port.listening.accepted == 1
+
+
+def test_one_that_is_shut_can_be_retired(port):
+    port.listening.shut()
+    port.listening.retire()
+    port.listening.open_up()
+    port.client()
+    with pytest.raises(BlockingIOError):
+        port.listening.accept()
+
+
 def test_retiring_while_a_guest_accepts(port, monkeypatch):
     """The loop's thread does so at any moment of the guest's."""
     accept = socket.socket.accept

@@ -11,6 +11,7 @@ from limpet.engine.cpu import cpu_key
 from limpet.engine.inspection import inspect_module
 from limpet.engine.protocol import (
     DEFAULT_OPTIONS,
+    ENTRY,
     CompileOptions,
     Limits,
     ModuleError,
@@ -87,7 +88,7 @@ class WasmEdgeEngine:
     def prepare_components(self) -> None:
         """See the protocol: there are none here."""
 
-    def load(self, artifact: int, *, limits: Limits) -> WasmEdgeProgram:
+    def load(self, artifact: int, *, limits: Limits, entry: str = ENTRY) -> WasmEdgeProgram:
         """See the protocol. Reads it: no file is opened, so that a sealed process can load."""
         content = os.pread(artifact, os.fstat(artifact).st_size, 0)
         parsed = parse_artifact(content, self.artifact_key())
@@ -100,6 +101,7 @@ class WasmEdgeEngine:
             limits=limits,
             nothing=self._nothing,
             watch=self._watch,
+            entry=entry,
         )
 
     def _parse(self, module: bytes, options: CompileOptions) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from limpet.engine import outcomes
 from limpet.engine.guest import Guest
-from limpet.engine.protocol import Invocation, Limits, ModuleError, Outcome, OutcomeKind
+from limpet.engine.protocol import ENTRY, Invocation, Limits, ModuleError, Outcome, OutcomeKind
 from limpet.engine.raw_memory import view_memory
 from limpet.engine.wasmedge.binding import COST_LIMIT_EXCEEDED, INTERRUPTED, Binding, Text
 from limpet.engine.wasmedge.hostcalls import make_callback, new_import_module
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _NS = 1_000_000_000
 _LONGEST_SECONDS = 1e9
+_U32 = (1 << 32) - 1
+_VALUE_WORDS = 4  # a WasmEdge_Value: 16 bytes, its type and what aligns it
 
 
 class WasmEdgeProgram:
@@ -45,6 +47,7 @@ class WasmEdgeProgram:
         limits: Limits,
         nothing: int,
         watch: Watch,
+        entry: str = ENTRY,
     ) -> None:
         self._binding = binding
         self._module = module
@@ -55,7 +58,11 @@ class WasmEdgeProgram:
         self._instance = ctypes.c_void_p()
         self._instance_at = ctypes.addressof(self._instance)
         self._memory = 0
-        self._entry_name = Text(b"_start")
+        self._entry = entry
+        self._entry_name = Text(entry.encode())
+        # What an entry other than `_start` returns.
+        self._value = (ctypes.c_uint64 * _VALUE_WORDS)()
+        self._values = 0 if entry == ENTRY else 1
         self._memory_name = Text(b"memory")
         self._latest = Outcome(OutcomeKind.EXIT)
         self._callbacks = {
@@ -129,7 +136,10 @@ class WasmEdgeProgram:
         instance = self._instance.value
         self._memory = binding.module_instance_find_memory(instance, self._memory_name) or 0
         entry = binding.module_instance_find_function(instance, self._entry_name)
-        result = binding.executor_invoke(executor, entry, None, 0, None, 0)
+        if not entry:
+            raise ModuleError(f"the module exports no function {self._entry}; name another one")
+        self._value[0] = 0
+        result = binding.executor_invoke(executor, entry, None, 0, self._value, self._values)
         return result  # noqa: RET504 - typed above
 
     def _drop_instance(self) -> None:
@@ -143,6 +153,8 @@ class WasmEdgeProgram:
     def _returned(self) -> Outcome:
         """The outcome of a run that returned: the same object again while nothing differs."""
         size = self._memory_bytes()
+        if self._values:
+            return Outcome(OutcomeKind.EXIT, self._value[0] & _U32, memory_bytes=size)
         if self._latest.memory_bytes != size:
             self._latest = Outcome(OutcomeKind.EXIT, memory_bytes=size)
         return self._latest

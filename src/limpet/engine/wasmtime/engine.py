@@ -11,6 +11,7 @@ from limpet.engine.cpu import cpu_key
 from limpet.engine.inspection import ENTRY_POINT, MEMORY_EXPORT, inspect_module
 from limpet.engine.protocol import (
     DEFAULT_OPTIONS,
+    ENTRY,
     CompileOptions,
     Limits,
     ModuleError,
@@ -34,6 +35,7 @@ _COMPONENT_HEADER = b"\0asm\x0d\0\1\0"
 # An artifact is an ELF file; Wasmtime notes in its `e_flags` what was compiled (elf(5)).
 _ELF_FLAGS_OFFSET = 48
 _ELF_FLAG_COMPONENT = 2
+_I32 = 0  # WASM_I32 of wasm.h
 _KINDS = {0: "i32", 1: "i64"}  # WASM_I32, WASM_I64 of wasm.h
 
 
@@ -94,8 +96,12 @@ class WasmtimeEngine:
         finally:
             binding.module_delete(compiled)
 
-    def load(self, artifact: int, *, limits: Limits) -> Program:
+    def load(self, artifact: int, *, limits: Limits, entry: str = ENTRY) -> Program:
         if _holds_component(artifact):
+            if entry != ENTRY:
+                raise ModuleError(
+                    "a component has no functions for probes; use httpGet or tcpSocket"
+                )
             components = self._choose_components(is_metered=limits.cost is not None)
             return components.load(artifact, limits=limits)
         engine, alarm = self._choose(is_metered=limits.cost is not None)
@@ -108,7 +114,15 @@ class WasmtimeEngine:
                     f"{limits.memory_bytes}: raise the app's memory limit, or link the module with "
                     "a smaller stack or less static data"
                 )
-            return WasmtimeProgram(engine, module, imports=imports, limits=limits, alarm=alarm)
+            return WasmtimeProgram(
+                engine,
+                module,
+                imports=imports,
+                limits=limits,
+                alarm=alarm,
+                entry=entry,
+                returns=entry != ENTRY and _returns_number(module, entry),
+            )
         finally:
             binding.module_delete(module)
 
@@ -184,6 +198,29 @@ def _read_module(module: int) -> tuple[dict[str, str], int]:
         return imported, binding.memorytype_limits(memory_type).contents.min * _PAGE_BYTES
     finally:
         binding.exporttype_vec_delete(ctypes.byref(exports))
+
+
+def _returns_number(module: int, name: str) -> bool:
+    """Whether an exported function returns an i32. Raises `ModuleError` unless it can be called."""
+    exports = binding.PointerVec()
+    binding.module_exports(module, ctypes.byref(exports))
+    try:
+        for each in exports.data[: exports.size]:
+            if binding.read_name(binding.exporttype_name(each)) == name:
+                kind = binding.externtype_as_functype(binding.exporttype_type(each))
+                if not kind:
+                    break
+                results = binding.functype_results(kind).contents
+                kinds = [binding.valtype_kind(one) for one in results.data[: results.size]]
+                if binding.functype_params(kind).contents.size or kinds not in ([], [_I32]):
+                    raise ModuleError(
+                        f"the export {name} can't be a probe: it must take nothing and return "
+                        "nothing or an i32"
+                    )
+                return bool(kinds)
+    finally:
+        binding.exporttype_vec_delete(ctypes.byref(exports))
+    raise ModuleError(f"the module exports no function {name}; export it, or name another one")
 
 
 def _read_imports(module: int) -> dict[str, str]:

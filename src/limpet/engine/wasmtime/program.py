@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from limpet.engine import outcomes
 from limpet.engine.guest import Guest
-from limpet.engine.protocol import Invocation, Limits, ModuleError, Outcome, OutcomeKind
+from limpet.engine.protocol import ENTRY, Invocation, Limits, ModuleError, Outcome, OutcomeKind
 from limpet.engine.raw_memory import view_memory
 from limpet.engine.wasmtime import binding, traps
 from limpet.engine.wasmtime.hostcalls import (
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _NS = 1_000_000_000
 _LONGEST_SECONDS = 1e9
 _MODULE = abi.MODULE.encode()
-_ENTRY, _MEMORY = b"_start", b"memory"
+_MEMORY = b"memory"
+_U32 = (1 << 32) - 1
 
 
 class WasmtimeProgram:
@@ -46,7 +47,11 @@ class WasmtimeProgram:
         imports: Mapping[str, str],
         limits: Limits,
         alarm: EpochAlarm,
+        entry: str = ENTRY,
+        returns: bool = False,
     ) -> None:
+        self._name = entry.encode()
+        self._returns = returns
         self._engine = engine
         self._limits = limits
         self._alarm = alarm
@@ -160,15 +165,18 @@ class WasmtimeProgram:
         self._has_memory = binding.instance_export_get(
             context, instance_at, _MEMORY, len(_MEMORY), self._memory_at
         )
-        binding.instance_export_get(context, instance_at, _ENTRY, len(_ENTRY), self._entry_at)
+        name = self._name
+        binding.instance_export_get(context, instance_at, name, len(name), self._entry_at)
         error = binding.func_call_unchecked(
-            context, self._entry_of, self._slots_at, 0, self._trap_at
+            context, self._entry_of, self._slots_at, self._returns, self._trap_at
         )
         return error  # noqa: RET504 - typed above
 
     def _returned(self) -> Outcome:
         """The outcome of a run that returned: the same object again while nothing differs."""
         size = self._memory_bytes()
+        if self._returns:
+            return Outcome(OutcomeKind.EXIT, self._slots[0] & _U32, memory_bytes=size)
         if self._latest.memory_bytes != size:
             self._latest = Outcome(OutcomeKind.EXIT, memory_bytes=size)
         return self._latest

@@ -61,9 +61,15 @@ class AppLog:
         return lambda: self._followers.remove(follower)
 
     def read(
-        self, *, tail: int | None = None, since: float | None = None, previous: bool = False
+        self,
+        *,
+        tail: int | None = None,
+        since: float | None = None,
+        previous: bool = False,
+        runs: Sequence[tuple[str, int]] | None = None,
     ) -> Iterator[Record]:
-        """Return records, oldest first: the last `tail`, newer than `since`, of the last run but one.
+        """Return records, oldest first: the last `tail`, newer than `since`, of the last run but one,
+        of these runs (worker, incarnation).
 
         What is written after the first was returned is not among them. Raises `LogFullError`.
         """
@@ -72,7 +78,7 @@ class AppLog:
         app = self._store.app_id(*self._key)
         if app is None or tail == 0:
             return
-        choice = Choice(app, until=self._store.last_id)
+        choice = Choice(app, until=self._store.last_id, runs=runs)
         if previous:
             choice = replace(choice, runs=_previous_runs(self._store.runs(app)))
         if since is not None:
