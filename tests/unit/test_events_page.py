@@ -23,6 +23,8 @@ _RECORDERS = {
     "_record",
     "_announce",
     "_record_app",
+    "record_app",
+    "record_node",
     "_report",
     "_complain",
     "_set_problem",

@@ -289,7 +289,7 @@ def test_the_state_of_an_earlier_schema_is_restored_and_then_migrated(path):
     fill(database)
     database.close()
     connection, _ = open_encrypted(path, [KEY])
-    connection.execute("DROP TABLE releases; DROP TABLE manifest_files")
+    connection.execute("DROP TABLE releases; DROP TABLE manifest_files; DROP TABLE pulls")
     connection.pragma("user_version", 1)
     connection.close()
     Backups(path.parent / "backups", kept=1).make(path, [KEY])
