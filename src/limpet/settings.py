@@ -87,6 +87,8 @@ class LogSettings:
     """A log file is rotated at this size. Default: 4 MiB."""
     files: int = 2
     """How many files are kept per worker, the current one included."""
+    flush_seconds: float = 1.0
+    """How long lines wait to be written together; a killed agent loses them. Longer spares the flash."""
     bytes_per_second: int = 1 << 20
     """What one app may log on average; a faster one is slowed down. Default: 1 MiB."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from limpet.cli.terminal import notice
 from limpet.errors import InvalidInputError
 from limpet.store.encryption import KEY_BYTES
-from limpet.store.keyring import keyring_path
+from limpet.store.keyring import has_keyring
 from limpet.store.unlock import (
     PassphraseError,
     Stretching,
@@ -33,7 +33,7 @@ def unlock_descriptor(directory: Path, *, passphrase_fd: int | None) -> int:
     At the first start it is asked for twice, and how it is stretched is written down.
     """
     path = stretching_path(directory)
-    is_first = not keyring_path(directory).exists()
+    is_first = not has_keyring(directory)
     if is_first:
         passphrase = obtain_new(passphrase_fd)
         known = [new_stretching()]

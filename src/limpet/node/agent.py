@@ -309,9 +309,14 @@ class Agent:
             runtime.close()
 
     async def _flush_forever(self) -> None:
+        logs_due_at = 0.0
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            for flush in (self.events.flush_when_due, self.logs.flush):
+            flushes = [self.events.flush_when_due]
+            if time.monotonic() >= logs_due_at:
+                logs_due_at = time.monotonic() + self.settings.logs.flush_seconds - _FLUSH_SECONDS
+                flushes.append(self.logs.flush)
+            for flush in flushes:
                 # A full disk: they stay in memory and are tried again.
                 with contextlib.suppress(LimpetError):
                     flush()
