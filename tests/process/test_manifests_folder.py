@@ -391,9 +391,22 @@ def test_many_files_at_once(followed: Followed) -> None:
     followed.wait_names()
 
 
-def test_a_file_its_parser_dies_of_harms_no_other(followed: Followed) -> None:
-    # Deep and wide enough to want more memory than the parser's process has is refused by bounds; a
-    # parser that is killed is the same to the node.
+def test_a_kind_is_exchanged_in_one_change(followed: Followed) -> None:
+    followed.module("hello.wasm", "echo")
+    deployment = http_app("hello", "hello")
+    followed.write("app.yaml", deployment)
+    wait_for(lambda: "Deployment/hello" in followed.names(), "the deployment")
+    followed.node.wait_ready("hello")
+    pod = {**deployment["spec"]["template"], "apiVersion": "v1", "kind": "Pod"}
+    pod["metadata"] = {**pod["metadata"], "name": "hello"}
+    followed.write("app.yaml", pod)
+    followed.wait_names("Pod/hello")
+    wait_for(lambda: followed.node.status("hello")["kind"] == "Pod", "the pod's status")
+    followed.node.wait_ready("hello")
+    assert followed.node.request("hello").status == 200
+
+
+def test_a_bomb_harms_no_other_file(followed: Followed) -> None:
     bomb = "a: &a [" + "x," * 100_000 + "]\n"
     followed.write("good.yaml", settings("good"))
     (followed.path / "bomb.yaml").write_text(bomb * 3)
