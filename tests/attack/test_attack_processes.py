@@ -16,6 +16,7 @@ from limpet.linux import cgroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 NO_RIGHTS = "0000000000000000"
 FIRST_UID = 1_900_000_000
@@ -79,6 +80,22 @@ def test_a_module_is_fetched_behind_walls(node: AttackNode) -> None:
         assert is_walled(pid)
         assert namespaces(pid) == {"mnt", "ipc", "uts", "pid"}
         connection.close()
+
+
+def test_manifests_of_a_folder_are_parsed_behind_walls(
+    make_node: Callable[..., AttackNode], tmp_path: Path
+) -> None:
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    lines = "".join(f"  key{number}: {'x' * 20}\n" for number in range(4000))
+    for name in range(100):  # the parser takes a while over them
+        text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: large-{name}}}\ndata:\n{lines}"
+        (folder / f"{name}.yaml").write_text(text)
+    node = make_node(LIMPET_NODE_MANIFESTS=str(folder))
+    node.start()
+    pid = process_of(node, "limpet-manifest")  # the kernel keeps 15 characters
+    wait_for(lambda: is_walled(pid), "the walls")
+    assert namespaces(pid) == {"mnt", "ipc", "uts", "net", "pid"}
 
 
 def test_the_router_is_walled(make_node: Callable[..., AttackNode]) -> None:

@@ -283,6 +283,49 @@ def test_a_folder_that_goes_takes_nothing_with_it(followed: Followed) -> None:
     assert followed.status()["message"] == ""
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root and mount to be a stick"
+)
+def test_a_stick_that_is_pulled_out_and_put_in_again(
+    make_followed: Callable[..., Followed], tmp_path: Path
+) -> None:
+    followed = make_followed()
+    image, point = tmp_path / "stick", tmp_path / "media"
+    image.mkdir()
+    point.mkdir()
+    mounted: list[Path] = []
+
+    def mount(*words: object, at: Path) -> None:
+        subprocess.run(["mount", *map(str, words), at], check=True, capture_output=True)
+        mounted.append(at)
+
+    try:
+        # What the device mounts and unmounts is to reach the node's own mount namespace.
+        mount("--bind", point, at=point)
+        subprocess.run(["mount", "--make-shared", point], check=True)
+        followed.path.symlink_to(point / "manifests")
+        (point / "manifests").mkdir()
+        mount("--bind", image, at=point / "manifests")
+        (image / "app.yaml").write_text(yaml.safe_dump(settings("one")))
+        followed.node.start()
+        followed.wait_names("ConfigMap/one")
+        subprocess.run(["umount", mounted[-1]], check=True)
+        mounted.pop()
+        (point / "manifests" / "hint.yaml.txt").touch()  # an event below the mount point
+        followed.path.with_name("manifests.tmp").symlink_to(point / "manifests")
+        followed.path.with_name("manifests.tmp").replace(followed.path)  # so that it looks at once
+        followed.wait_event("ManifestsGone", "not mounted")
+        assert followed.names() == {"ConfigMap/one"}
+        (image / "app.yaml").write_text(yaml.safe_dump(settings("two")))
+        mount("--bind", image, at=point / "manifests")
+        followed.wait_names("ConfigMap/two")
+        followed.node.stop()
+    finally:
+        followed.node.kill()
+        for path in reversed(mounted):
+            subprocess.run(["umount", "-l", path], check=False)
+
+
 def test_what_was_done_by_hand_stays_until_the_file_says_something_new(
     followed: Followed,
 ) -> None:
@@ -391,9 +434,22 @@ def test_many_files_at_once(followed: Followed) -> None:
     followed.wait_names()
 
 
-def test_a_file_its_parser_dies_of_harms_no_other(followed: Followed) -> None:
-    # Deep and wide enough to want more memory than the parser's process has is refused by bounds; a
-    # parser that is killed is the same to the node.
+def test_a_kind_is_exchanged_in_one_change(followed: Followed) -> None:
+    followed.module("hello.wasm", "echo")
+    deployment = http_app("hello", "hello")
+    followed.write("app.yaml", deployment)
+    wait_for(lambda: "Deployment/hello" in followed.names(), "the deployment")
+    followed.node.wait_ready("hello")
+    pod = {**deployment["spec"]["template"], "apiVersion": "v1", "kind": "Pod"}
+    pod["metadata"] = {**pod["metadata"], "name": "hello"}
+    followed.write("app.yaml", pod)
+    followed.wait_names("Pod/hello")
+    wait_for(lambda: followed.node.status("hello")["kind"] == "Pod", "the pod's status")
+    followed.node.wait_ready("hello")
+    assert followed.node.request("hello").status == 200
+
+
+def test_a_bomb_harms_no_other_file(followed: Followed) -> None:
     bomb = "a: &a [" + "x," * 100_000 + "]\n"
     followed.write("good.yaml", settings("good"))
     (followed.path / "bomb.yaml").write_text(bomb * 3)

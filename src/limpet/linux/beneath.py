@@ -40,6 +40,6 @@ def open_beneath(folder: int, path: str, flags: int) -> int:
                 ctypes.sizeof(how),
             )
         except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
+            if error.errno != errno.EAGAIN:  # as open(2) would put it
+                raise OSError(error.errno, os.strerror(error.errno or 0)) from None
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))

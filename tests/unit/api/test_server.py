@@ -525,7 +525,7 @@ async def test_objects_can_be_chosen_and_deleted(api, caller):
     assert await names("?kind=ConfigMap&namespace=default&name=c") == ["c"]
     assert await names("?name=none") == []
     target = "/v1/objects/ConfigMap/default/c"
-    assert await caller.call("DELETE", target) == (200, {"deleted": True})
+    assert await caller.call("DELETE", target) == (200, {"deleted": True, "warnings": []})
     assert (await caller.call("DELETE", target))[0] == 404
     assert await names("") == ["d", "s"]
 

@@ -11,6 +11,7 @@ from limpet.errors import InvalidInputError, TemporaryError
 from limpet.linux.cgroup import Limits
 from limpet.manifest.model import App
 from limpet.manifest.parse import parse_object
+from limpet.manifest.problems import ManifestError
 from limpet.node.tasks import TaskTimeoutError, memory_file, run_task
 from limpet.worker.config import ManifestsConfig
 
@@ -91,6 +92,8 @@ def read_answer(name: str, line: bytes) -> list[Document]:
             shown = [str(problem) for problem in problems[:_MAX_SHOWN_PROBLEMS]]
             raise InvalidManifestFileError("\n".join(shown))
         return [_document(each) for each in answer["documents"]]
+    except ManifestError as error:
+        raise InvalidManifestFileError(f"{name}:1: {error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidManifestFileError(f"{name}:1: its parser's answer makes no sense") from error
 

@@ -27,7 +27,7 @@ MAX_MANIFEST_BYTES = 4 << 20  # limpet.manifest.documents has the same; importin
 MAX_FILES = 2000
 MAX_FOLDERS = 500
 MAX_DEPTH = 16
-MAX_BATCH_BYTES = 32 << 20
+MAX_BATCH_BYTES = 8 << 20
 _SUFFIXES = (".yaml", ".yml", ".json")
 _PIECE_BYTES = 1 << 20
 
