@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from limpet import __version__
@@ -138,6 +139,7 @@ class Agent:
         self._catalog = Catalog([])
         self._dirty: set[AppKey] = set()
         self._is_reconcile_due = False
+        self._unwritten: deque[Completion] = deque()
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
@@ -196,10 +198,12 @@ class Agent:
         await self._drain_all()
         flusher.cancel()
         trimmer.cancel()
-        self.events.flush()
+        for finish in (self._write_completions, self.events.flush, self.logs.close):
+            with contextlib.suppress(
+                LimpetError
+            ):  # a full disk: what waits is lost, the rest is not
+                finish()
         self._volumes.close()
-        with contextlib.suppress(LimpetError):  # a full disk: what waits is lost, the rest is not
-            self.logs.close()
         self.database.close()
         self.groups.close()
 
@@ -240,7 +244,7 @@ class Agent:
     async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            for flush in (self.events.flush, self.logs.flush):
+            for flush in (self._write_completions, self.events.flush, self.logs.flush):
                 # A full disk: they stay in memory and are tried again.
                 with contextlib.suppress(LimpetError):
                     flush()
@@ -471,7 +475,18 @@ class Agent:
     def _note_completion(self, runtime: AppRuntime) -> None:
         completion = runtime.take_completion()
         if completion is not None:
-            self.database.write_completion(completion)
+            self._unwritten.append(completion)
+            with contextlib.suppress(LimpetError):  # a full disk: tried again until it is written
+                self._write_completions()
+
+    def _write_completions(self) -> None:
+        """Write how Jobs and Pods ended, unless they were changed since. Raises the store's error."""
+        while self._unwritten:
+            ended = self._unwritten[0]
+            stored = self.objects.stored.get((ended.kind, ended.namespace, ended.name))
+            if stored is not None and stored.generation == ended.generation:
+                self.database.write_completion(ended)
+            self._unwritten.popleft()
 
     def _forget(self, runtime: AppRuntime) -> None:
         self._preparer.cancel(runtime.key)

@@ -96,8 +96,9 @@ class Modules:
     ) -> Artifact:
         """Return the verified artifact of a module for an engine, compiling it if need be.
 
-        Its descriptor is open for as long as the artifact is kept. Raises `PlanError` when the module can't be used, `UnavailableError` when the engine is not
-        here, `RetryableError` when compiling failed for reasons that are not the module's.
+        Its descriptor is open for as long as the artifact is kept. Raises `PlanError` when the module can't
+        be used, `UnavailableError` when the engine is not here, `RetryableError` when compiling failed for
+        reasons that are not the module's.
         """
         zygote = self._zygotes.of(engine)
         name = f"{digest[7:]}-{(await zygote.engine()).artifact_key}{options.suffix}.cwasm"
