@@ -116,9 +116,10 @@ def free_disk(world: World) -> None:
 
 
 def set_clock(world: World, offset_seconds: int) -> None:
-    """Let the wall clock jump."""
-    world.note_fault("clock")
-    world.set_clock(offset_seconds)
+    """Let the wall clock jump, where libfaketime is installed."""
+    if FAKETIME.exists():
+        world.note_fault("clock")
+        world.set_clock(offset_seconds)
 
 
 def look(world: World) -> None:
@@ -158,6 +159,7 @@ def _number(low: int, high: int) -> Callable[[random.Random], object]:
 
 _VERSION = _number(2, 999)
 _DAY = 86_400
+_OFFSETS = (0, 3600, -3600, 400 * _DAY, -3000 * _DAY)
 
 OPERATIONS: dict[str, Operation] = {
     "apply": _operation(
@@ -182,10 +184,8 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "fill-disk": _operation(fill_disk, 3),
     "free-disk": _operation(free_disk, 3),
+    "clock": _operation(set_clock, 3, offset_seconds=_one_of(*_OFFSETS)),
     "look": _operation(look, 2),
 }  # fmt: skip
-if FAKETIME.exists():
-    _OFFSETS = (0, 3600, -3600, 400 * _DAY, -3000 * _DAY)
-    OPERATIONS["clock"] = _operation(set_clock, 3, offset_seconds=_one_of(*_OFFSETS))
 
 CHOICES = {name: operation.choice for name, operation in OPERATIONS.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from storm_invariants import end, settle
 from storm_operations import CHOICES, OPERATIONS
 from storm_schedule import DEFAULT_STEPS, make_schedule
-from storm_world import World, storm_folder
+from storm_world import FAKETIME, World, storm_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,8 @@ def run_schedule(schedule: Schedule, *, verbose: bool = False) -> Outcome:
     started = time.monotonic()
     failure = ""
     with storm_folder() as folder:
-        with_clock = any(step.operation == "clock" for _, step in schedule.steps)
+        jumps = any(step.operation == "clock" for _, step in schedule.steps)
+        with_clock = jumps and FAKETIME.exists()
         world = World(folder, with_clock=with_clock)
         try:
             _carry_out(world, schedule, verbose=verbose)

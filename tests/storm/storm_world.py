@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from storm_desired import Body, Key
 
 CALL_SECONDS = 2.0
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1")
 _UIDS = 4096
 _FIRST_UID = 2_000_000_000
 # Answers that say for certain that nothing was changed. Silence does not.

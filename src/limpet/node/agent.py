@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from limpet import __version__
@@ -159,6 +160,7 @@ class Agent:
         self._catalog = Catalog([])
         self._dirty: set[AppKey] = set()
         self._is_reconcile_due = False
+        self._unwritten: deque[Completion] = deque()
         self._wake_up: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_stopping = False
@@ -259,10 +261,11 @@ class Agent:
         flusher.cancel()
         trimmer.cancel()
         carer.cancel()
-        self.events.flush()
+        for finish in (self._write_completions, self.events.flush, self.logs.close):
+            # A full disk: what waits is lost, the rest is not.
+            with contextlib.suppress(LimpetError):
+                finish()
         self._volumes.close()
-        with contextlib.suppress(LimpetError):  # a full disk: what waits is lost, the rest is not
-            self.logs.close()
         self.database.close()
         self.groups.close()
 
@@ -312,7 +315,7 @@ class Agent:
         logs_due_at = 0.0
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            flushes = [self.events.flush_when_due]
+            flushes = [self._write_completions, self.events.flush_when_due]
             if time.monotonic() >= logs_due_at:
                 logs_due_at = time.monotonic() + self.settings.logs.flush_seconds - _FLUSH_SECONDS
                 flushes.append(self.logs.flush)
@@ -588,7 +591,18 @@ class Agent:
     def _note_completion(self, runtime: AppRuntime) -> None:
         completion = runtime.take_completion()
         if completion is not None:
-            self.database.write_completion(completion)
+            self._unwritten.append(completion)
+            with contextlib.suppress(LimpetError):  # a full disk: tried again until it is written
+                self._write_completions()
+
+    def _write_completions(self) -> None:
+        """Write how Jobs and Pods ended, unless they were changed since. Raises the store's error."""
+        while self._unwritten:
+            ended = self._unwritten[0]
+            stored = self.objects.stored.get((ended.kind, ended.namespace, ended.name))
+            if stored is not None and stored.generation == ended.generation:
+                self.database.write_completion(ended)
+            self._unwritten.popleft()
 
     def _forget(self, runtime: AppRuntime) -> None:
         self._preparer.cancel(runtime.key)

@@ -205,7 +205,8 @@ class Preparer:
         if app.engine == AUTO and app.execution == INTERPRETER:
             choice = Choice(WASMEDGE, "the app asks for an interpreter")
         elif app.engine == AUTO:
-            imports = (await self._artifact(app, digest, DEFAULT_ENGINE)).info.imports
+            likely = await self._artifact(app, digest, DEFAULT_ENGINE)  # kept until it is asked for
+            imports = likely.info.imports
             choice = choose_engine(
                 AUTO,
                 imports,
