@@ -59,6 +59,17 @@ def no_agent(node: RunningNode) -> Iterator[None]:
     wait_up(node, after=agent)
 
 
+def wait_round(node: RunningNode, name: str, number: int) -> None:
+    """Wait until the app's workers are those of this round; one that is replaced may yet answer."""
+
+    def is_new() -> bool:
+        with contextlib.suppress(OSError):
+            return node.request(name).variables()["ROUND"] == str(number)
+        return False
+
+    wait_for(is_new, f"round {number} of {name}")
+
+
 def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
@@ -139,9 +150,8 @@ def test_an_agent_killed_during_rollouts(fresh_node: RunningNode) -> None:
             threading.Event().wait(chance.random() * 0.15)
             kill_agent(node)
             node.wait_ready("served", generation=number + 1)
+            wait_round(node, "served", number)
             wait_for(lambda: len(node.pids("served")) == 2, "two workers, not more")
-            answer = node.request("served").variables()
-            assert answer["ROUND"] == str(number)
         load.wait_more()
     assert load.failures == []
 
@@ -155,7 +165,7 @@ def test_an_agent_killed_while_workers_start(fresh_node: RunningNode) -> None:
         kill_agent(node)
         for name in names:
             node.wait_ready(name, generation=number + 1)
-            assert node.request(name).variables()["ROUND"] == str(number)
+            wait_round(node, name, number)
         wait_for(lambda: len(node.busy_pids()) == len(names), "one worker for each app", 15)
     launcher, agent = node.pid("launcher"), node.pid("agent")
     held = open_files(launcher), open_files(agent)
@@ -359,9 +369,8 @@ def test_a_volume_has_one_writer_across_agents(fresh_node: RunningNode) -> None:
     node.apply(
         http_app("writing", "echo", volumes=volume, mounts={"/data": "v"}, env={"ROUND": "1"})
     )
-    node.wait_ready("writing", generation=2)
+    wait_round(node, "writing", 1)
     assert not is_alive(worker)
-    assert node.request("writing").variables()["ROUND"] == "1"
 
 
 def test_a_killed_zygote_and_a_killed_worker_after_an_adoption(fresh_node: RunningNode) -> None:
