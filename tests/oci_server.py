@@ -186,6 +186,9 @@ class OciServer:
 
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         headers = {name.lower(): value for name, value in handler.headers.items()}
+        if handler.path == "/v2/":
+            self._send(handler, 200, b"{}")
+            return
         self.asked.append(Asked(handler.command, handler.path, headers))
         behaviour = self.behaviour
         if handler.path in behaviour.redirects:
