@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 Json = dict[str, Any]
 USER, PASSWORD = "user", "geheim-wort"
+HASHED_PASSWORD = "$2y$12$IjVfMpoCc7WEP91e5qkQteuzohgtt349EgNHo.2cucYFnwWytTj8q"  # by bcrypt
 KEY_PASSWORD = "limpet"
 
 
@@ -136,9 +137,7 @@ def registry(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
                 "rootcertbundle": str(folder / "ca.pem"),
             }  # fmt: skip
         else:
-            bcrypt = pytest.importorskip("crypt", reason="needs a bcrypt of this Python's")
-            hashed = bcrypt.crypt(PASSWORD, bcrypt.mksalt(bcrypt.METHOD_BLOWFISH))
-            (folder / "htpasswd").write_text(f"{USER}:{hashed.replace('$2b$', '$2y$', 1)}\n")
+            (folder / "htpasswd").write_text(f"{USER}:{HASHED_PASSWORD}\n")
             auth = {"realm": "test", "path": str(folder / "htpasswd")}
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -6,6 +6,7 @@ registry they are for, and to the token service that it names, over TLS; nowhere
 
 from __future__ import annotations
 
+import http.client
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
@@ -135,8 +136,10 @@ class Registry:
         try:
             with request(self._line, "GET", f"{self._endpoint}/v2/", {}) as response:
                 has_tls = response.status == _PLAIN_TO_TLS
-        except FetchFailedError:
-            has_tls = True
+        except FetchFailedError as error:
+            if not isinstance(error.__cause__, (http.client.HTTPException, ConnectionResetError)):
+                raise
+            has_tls = True  # it answers, and not in HTTP
         if has_tls:
             self._endpoint = self._endpoint.replace("http://", "https://", 1)
         self._is_settled = True
