@@ -78,6 +78,7 @@ class OciServer:
                     outer._answer(self)
 
             do_HEAD = do_GET  # noqa: N815 - the library's name
+            do_POST = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -186,6 +187,9 @@ class OciServer:
 
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         headers = {name.lower(): value for name, value in handler.headers.items()}
+        if handler.path == "/v2/":
+            self._send(handler, 200, b"{}")
+            return
         self.asked.append(Asked(handler.command, handler.path, headers))
         behaviour = self.behaviour
         if handler.path in behaviour.redirects:

@@ -6,12 +6,13 @@ registry they are for, and to the token service that it names, over TLS; nowhere
 
 from __future__ import annotations
 
+import http.client
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from limpet.registry.challenge import Challenge, parse_challenges
 from limpet.registry.documents import MAX_DOCUMENT_BYTES, digest_of, parse_object
-from limpet.registry.errors import FetchError, MissingError, UnauthorizedError
+from limpet.registry.errors import FetchError, FetchFailedError, MissingError, UnauthorizedError
 from limpet.registry.exchange import failed, is_same_host, request, resolve
 from limpet.registry.formats import INDEX_TYPES, MANIFEST_TYPES
 from limpet.registry.reference import is_digest, is_loopback
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _ACCEPTED = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 _MOST_TOKEN_BYTES = 64 << 10
+_PLAIN_TO_TLS = 400  # what Go's servers answer to it; others end the connection
 _DOES_NOT_EXIST = frozenset({404, 410})
 
 
@@ -48,6 +50,7 @@ class Registry:
         self._endpoint = endpoint or reference.endpoint
         self._actions = actions
         self._authorization = ""
+        self._is_settled = False
 
     def manifest(self, version: str) -> tuple[bytes, str]:
         """A manifest or index, by tag or digest, and its digest.
@@ -91,6 +94,7 @@ class Registry:
         body: IO[bytes] | io.BufferedIOBase | bytes | None = None,
     ) -> Response:
         """Ask for something of the repository, getting permission once if that is wanted."""
+        self._settle_scheme()
         return self.ask_url(method, self._url(path), headers, body=body)
 
     def ask_url(
@@ -124,6 +128,21 @@ class Registry:
     def follow(self, location: str) -> str:
         """The address that the Location header of an upload means."""
         return resolve(self._url("blobs/uploads/"), location)
+
+    def _settle_scheme(self) -> None:
+        """On this very device, find out whether the registry has TLS: many have none there."""
+        if self._is_settled or not self._endpoint.startswith("http://"):
+            return
+        try:
+            with request(self._line, "GET", f"{self._endpoint}/v2/", {}) as response:
+                has_tls = response.status == _PLAIN_TO_TLS
+        except FetchFailedError as error:
+            if not isinstance(error.__cause__, (http.client.HTTPException, ConnectionResetError)):
+                raise
+            has_tls = True  # it answers, and not in HTTP
+        if has_tls:
+            self._endpoint = self._endpoint.replace("http://", "https://", 1)
+        self._is_settled = True
 
     def _url(self, path: str) -> str:
         return f"{self._endpoint}/v2/{self.reference.repository}/{path}"

@@ -37,7 +37,7 @@ class Reference:
 
     @property
     def endpoint(self) -> str:
-        """The API's root (distribution specification 1.1): plain http on loopback only."""
+        """The API's root (distribution specification 1.1): perhaps without TLS on loopback only."""
         host = _DOCKER_HUB_ENDPOINT if self.host == _DOCKER_HUB else self.host
         return f"{'http' if is_loopback(host) else 'https'}://{host}"
 
