@@ -158,7 +158,11 @@ class Agent:
             record=self._record_app,
         )
         self.rollouts = Rollouts(
-            self.objects, settings, record=self._record_app, prepare=self._preparer.prepare
+            self.objects,
+            settings,
+            record=self._record_app,
+            prepare=self._preparer.prepare,
+            on_decided=self._reroute,
         )
         self._router = RouterProcess(
             self.zygotes.default, settings, self._listeners, self._record_node
@@ -414,9 +418,13 @@ class Agent:
         for runtime in self.apps.values():
             if runtime.want is Want.RUNNING:
                 self._preparer.prepare(runtime)
+        self._reroute()
+        self._on_change(*self.apps)
+
+    def _reroute(self) -> None:
+        """Lead clients to what is to serve, and close the sockets that nothing needs."""
         self._router.update(self._catalog.all(Ingress), self._catalog, self.apps)
         self._close_listeners()
-        self._on_change(*self.apps)
 
     def _on_change(self, *keys: AppKey) -> None:
         """Reconcile these apps soon, once for any number of changes."""
