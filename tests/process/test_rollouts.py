@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -376,3 +378,46 @@ def test_a_crash_loop_shows_its_last_words(node: RunningNode) -> None:
     assert "times in a row, it starts again in " in status["message"]
     lines = [(line["stream"], line["line"]) for line in node.status("talking")["last_output"]]
     assert sorted(lines) == [("stderr", "ending"), ("stdout", "started")]
+
+
+def test_routes_follow_the_release_in_force(make_node: Callable[..., RunningNode]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    node = make_node(LIMPET_INGRESS_LISTEN=f"127.0.0.1:{port}", LIMPET_NODE_BACKOFF_SECONDS="0.4")
+    node.start()
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "routed"},
+        "spec": {"selector": {"app": "routed"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }
+    backend = {"service": {"name": "routed", "port": {"number": 80}}}
+    path = {"path": "/", "pathType": "Prefix", "backend": backend}
+    ingress = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "main"},
+        "spec": {"rules": [{"http": {"paths": [path]}}]},
+    }
+    first = with_probe("routed", "1", annotations={"listen": "127.0.0.1:18461"})
+    node.apply(service, ingress)
+    rolled_out(node, first, 1)
+    wait_for(lambda: answers(port), "the route")
+    moved = {"annotations": {"listen": "127.0.0.1:18462"}}
+    bad = with_probe("routed", "2", "exit_code", spec={"progressDeadlineSeconds": 1}, **moved)
+    with Load(port, clients=2) as load:
+        node.apply(bad)
+        wait_status(node, "routed", "failed", 2)
+        node.wait_ready("routed")
+        load.wait_more(20)
+    assert load.failures == []
+    rolled_out(node, with_probe("routed", "3", **moved), 3)
+    wait_for(lambda: version(port) == "3", "the new route")
+    node.stop()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return ask(port).status == 200
+    return False

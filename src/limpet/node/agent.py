@@ -199,15 +199,17 @@ class Agent:
             modules=self.store,
             parser=Parser(self.zygotes),
             change=self.change,
-            record=lambda reason, message, is_warning: self.events.record(
-                reason, message, of=("Node", "", self.name), is_warning=is_warning
-            ),
+            record=self.record_node,
             record_object=lambda key, reason, message, is_warning: self.events.record(
                 reason, message, of=key, is_warning=is_warning
             ),
         )
         self.rollouts = Rollouts(
-            self.objects, settings, record=self.record_app, prepare=self._preparer.prepare
+            self.objects,
+            settings,
+            record=self.record_app,
+            prepare=self._preparer.prepare,
+            on_decided=self._reroute,
         )
         self._router = RouterProcess(
             self.zygotes.default, settings, self._listeners, self._announce
@@ -522,9 +524,13 @@ class Agent:
         for runtime in self.apps.values():
             if runtime.want is Want.RUNNING:
                 self._preparer.prepare(runtime)
+        self._reroute()
+        self._on_change(*self.apps)
+
+    def _reroute(self) -> None:
+        """Lead clients to what is to serve, and close the sockets that nothing needs."""
         self._router.update(self._catalog.all(Ingress), self._catalog, self.apps)
         self._close_listeners()
-        self._on_change(*self.apps)
 
     def _on_change(self, *keys: AppKey) -> None:
         """Reconcile these apps soon, once for any number of changes."""

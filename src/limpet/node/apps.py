@@ -603,6 +603,13 @@ class AppRuntime:
         found = [worker.plan for worker in self.workers.values()]
         return [*found, self.prepared.plan] if self.prepared else found
 
+    @property
+    def serving_app(self) -> App:
+        """The app that clients are to be led to: until a release is available, the one before."""
+        if self.standby is None or self.progress.has_arrived:
+            return self.app
+        return self.standby.app
+
     def apps(self) -> list[App]:
         """Return every app whose sockets and volumes are to stay: what runs, and what may again."""
         return [self.app, self.standby.app] if self.standby is not None else [self.app]

@@ -28,14 +28,15 @@ class Target:
 class Progress:
     """How a rollout goes; all times are monotonic. Not durable: after a restart it begins anew.
 
-    `crashes` counts, by slot, the ends in a row of the release's workers. `refusal` is what no time
-    will mend, reason and message. `no_room` says for the plan `judged` why it can't run beside the old
-    one.
+    `has_arrived` once all its workers were available. `crashes` counts, by slot, the ends in a row of
+    the release's workers. `refusal` is what no time will mend, reason and message. `no_room` says for
+    the plan `judged` why it can't run beside the old one.
     """
 
     progressed_at: float = field(default_factory=time.monotonic)
     available: int = 0
     is_prepared: bool = False
+    has_arrived: bool = False
     available_since: float | None = None
     crashes: dict[int, int] = field(default_factory=dict)
     crash: str = ""

@@ -62,7 +62,8 @@ class _Standing:
 class Rollouts:
     """The rollouts of all apps.
 
-    `record` makes an event of an app; `prepare` has an app prepared anew.
+    `record` makes an event of an app; `prepare` has an app prepared anew; `on_decided` hears that
+    other releases are in force, so that sockets and routes may differ.
     """
 
     def __init__(
@@ -72,11 +73,13 @@ class Rollouts:
         *,
         record: Callable[[AppRuntime, str, str, bool], None],
         prepare: Callable[[AppRuntime], None],
+        on_decided: Callable[[], None],
     ) -> None:
         self._objects = objects
         self._settings = settings
         self._record = record
         self._prepare = prepare
+        self._on_decided = on_decided
 
     def releases(self, runtime: AppRuntime) -> tuple[Release, ...]:
         """Return the app's releases, oldest first; none for one that makes a single run."""
@@ -116,6 +119,9 @@ class Rollouts:
             available=standing.available,
             is_there=standing.is_there,
         )
+        if standing.available >= standing.slots and not runtime.progress.has_arrived:
+            runtime.progress.has_arrived = True
+            self._on_decided()  # before an old worker goes that a route may lead to
         view = self._view(runtime, standing)
         now = time.monotonic()
         verdict = decide_verdict(view, now)
@@ -175,6 +181,7 @@ class Rollouts:
             runtime.standby = None
             runtime.is_on_trial = False
             self._record(runtime, "ReleaseComplete", f"release {number} is complete", False)
+            self._on_decided()
             return
         fallback = find_fallback(self.releases(runtime))
         if fallback is None:
@@ -192,6 +199,7 @@ class Rollouts:
         self.adopt(runtime, resource)  # type: ignore[arg-type]  # a runtime's object is an app
         runtime.reset_slots()
         self._prepare(runtime)
+        self._on_decided()
 
     def _judge_room(self, runtime: AppRuntime) -> None:
         """Find out, once for each plan that replaces another one, whether both have room."""

@@ -86,7 +86,7 @@ class RouterProcess:
                 self._close_listener(catalog, apps)
             return
         self._is_wanted = True
-        running = [runtime.app for runtime in apps.values() if runtime.want is Want.RUNNING]
+        running = [r.serving_app for r in apps.values() if r.want is Want.RUNNING]
         self._take_table(compile_table(ingresses, catalog, running))
         if self._process is not None:
             self._send_table()

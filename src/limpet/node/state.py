@@ -180,7 +180,7 @@ def _decide_starts(
         missing = [slot for slot in missing if slot not in filled]
     due = [slot for slot in missing if retry_at.get(slot, 0) <= now]
     if view.stops_first and strangers:  # what drains holds its memory still
-        room = view.slots - len(current) - len(strangers)
+        room = view.slots - len(view.workers)
     elif view.is_held or not stays or view.max_surge is None:
         return due
     else:
