@@ -120,11 +120,11 @@ def test_create_refuses(create, words, code, text):
     assert text in create(*words, code=code).stderr
 
 
-def test_an_image_that_no_node_has(create, folder):
-    (folder / "shop/hello.json").write_text(deployment("ghcr.io/you/app:1"))
-    told = create(code=6).stderr
-    assert "oci://ghcr.io/you/app:1: the node on" in told
-    assert "apply the app there first" in told
+def test_an_image_that_neither_a_node_nor_its_registry_has(create, folder):
+    (folder / "shop/hello.json").write_text(deployment("localhost:1/app:1"))
+    told = create(code=7).stderr
+    assert "localhost:1/v2/" in told
+    assert "Connection refused" in told
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
         "site.key",
         "site.pub",
