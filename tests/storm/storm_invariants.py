@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import http.client
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,11 +200,7 @@ def no_mount_is_left(world: World) -> None:
 
 def no_control_group_is_left(world: World) -> None:
     """The node's own tree of groups is gone."""
-    from limpet.node.agent import _group_name
-
-    name = _group_name(world.node.data)
-    left = [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name == name]
-    assert not left, left
+    assert not world.control_groups(), world.control_groups()
 
 
 def no_user_or_socket_is_left(world: World) -> None:

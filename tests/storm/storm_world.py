@@ -21,6 +21,7 @@ from storm_traffic import Ledger, Load
 
 from limpet.api.client import Client
 from limpet.errors import LimpetError
+from limpet.node.agent import _group_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,8 +115,16 @@ class World:
         self.quiet()
         self.thaw(everything=True)
         self.node.kill()
+        for folder in self.control_groups():
+            for inner, _, _ in os.walk(folder, topdown=False):
+                Path(inner).rmdir()
         with contextlib.suppress(AssertionError):
             self.disk.unmount()
+
+    def control_groups(self) -> list[str]:
+        """Return the node's own control groups, one in each hierarchy."""
+        name = _group_name(self.node.data)
+        return [each for each, _, _ in os.walk("/sys/fs/cgroup") if Path(each).name == name]
 
     # Telling the node
 

@@ -174,7 +174,9 @@ class Modules:
         finally:
             os.close(config)
         try:
-            info = await asyncio.wait_for(done, seconds)
+            # Not `wait_for`: Python 3.11's forgets a cancellation that comes together with the end.
+            async with asyncio.timeout(seconds):
+                info = await done
         except TimeoutError:
             raise RetryableError("TimedOut", f"{role} took over {seconds:.0f} s") from None
         finally:
