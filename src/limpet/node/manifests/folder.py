@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import posixpath
 import time
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
@@ -21,17 +20,11 @@ from limpet.linux import inotify
 from limpet.node.background import in_thread
 from limpet.node.manifests import scan
 from limpet.node.manifests.decide import Change, Entry, decide_change
-from limpet.node.manifests.parsing import (
-    Document,
-    InvalidManifestFileError,
-    ParseFailedError,
-    read_answer,
-)
-from limpet.store.database import encode_body
+from limpet.node.manifests.reading import Reader, Reading, Seen
 from limpet.store.manifest_files import Held, load_held, write_held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Protocol
 
@@ -61,25 +54,6 @@ _WRITING_SECONDS = 10.0
 _MAX_TOLD_PROBLEMS = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """A file as it was when it was read: its stamp and those of its modules."""
-
-    stamp: Stamp
-    modules: tuple[tuple[str, Stamp | None], ...] = ()
-    is_refused: bool = False
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What reading some files gave."""
-
-    entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
-    seen: dict[str, _Seen] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    is_unfinished: bool = False
-
-
 class ManifestFolder:
     """The folder at `path`; without one, only a memory of what once came from a folder.
 
@@ -106,13 +80,12 @@ class ManifestFolder:
         self._retry_seconds = min(retry_seconds, rescan_seconds)
         self._database = database
         self._objects = objects
-        self._modules = modules
-        self._parser = parser
+        self._reader = Reader(path, modules, parser) if path is not None else None
         self._change = change
         self._record = record
         self._record_object = record_object
         self._held: dict[ObjectKey, Held] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, Seen] = {}
         self._problems: dict[str, str] = {}
         self._trouble = ""
         self._identity: Stamp = ()
@@ -122,7 +95,6 @@ class ManifestFolder:
         self._is_unwatched = False
         self._stirred = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._is_stopping = False
 
     # Life
 
@@ -144,7 +116,8 @@ class ManifestFolder:
 
     def stop(self) -> None:
         """Stop looking; what is there stays."""
-        self._is_stopping = True
+        if self._reader is not None:
+            self._reader.is_stopping = True
         if self._task is not None:
             self._task.cancel()
         if self._inotify is not None:
@@ -248,7 +221,8 @@ class ManifestFolder:
         if changed or gone:  # what was refused may be possible now
             refused = [path for path, seen in self._seen.items() if seen.is_refused]
             changed = sorted({*changed, *(path for path in refused if path in listing.files)})
-        reading = await self._read(changed, listing)
+        assert self._reader is not None, "only a folder is read"
+        reading = await self._reader.read(changed, listing)
         self._apply(reading, gone)
         for path in gone:
             self._seen.pop(path, None)
@@ -339,119 +313,9 @@ class ManifestFolder:
             and all(scan.stamp_module(root, module) == known for module, known in seen.modules)
         )
 
-    # Reading
-
-    async def _read(self, paths: Sequence[str], listing: Listing) -> _Reading:
-        """Read, parse and store what these files and their modules hold."""
-        reading = _Reading()
-        sizes = {path: listing.files[path][2] for path in paths}
-        for batch in scan.batches(paths, sizes):
-            contents = await in_thread(
-                lambda batch=batch: self._read_bytes(batch, listing, reading),  # type: ignore[misc]
-                name="manifests",
-            )
-            for path, line in (await self._parse(contents, reading)).items():
-                await in_thread(
-                    lambda path=path, line=line: self._interpret(path, line, listing, reading),  # type: ignore[misc]
-                    name="manifests",
-                )
-        return reading
-
-    def _read_bytes(
-        self, batch: Iterable[str], listing: Listing, reading: _Reading
-    ) -> dict[str, bytes]:
-        assert self.path is not None, "only a folder is read"
-        contents: dict[str, bytes] = {}
-        root = scan.open_folder(self.path)
-        try:
-            for path in batch:
-                try:
-                    contents[path] = scan.read_manifest(root, path, listing.files[path])
-                except scan.ChangingFileError:
-                    reading.is_unfinished = True
-                except scan.UnreadableFileError as error:
-                    self._refuse(reading, path, listing, str(error))
-        finally:
-            os.close(root)
-        return contents
-
-    async def _parse(self, contents: Mapping[str, bytes], reading: _Reading) -> dict[str, bytes]:
-        """Return the parser's answers. What it dies of is found by parsing one file at a time."""
-        if not contents:
-            return {}
-        try:
-            lines = await self._parser.parse(contents)
-        except ParseFailedError as error:
-            if len(contents) == 1:
-                [path] = contents
-                reading.refused[path] = f"{path}:1: {error}"
-                reading.is_unfinished = True
-                return {}
-            answers: dict[str, bytes] = {}
-            for path, content in contents.items():
-                answers |= await self._parse({path: content}, reading)
-            return answers
-        return dict(zip(contents, lines, strict=True))
-
-    def _interpret(self, path: str, line: bytes, listing: Listing, reading: _Reading) -> None:
-        assert self.path is not None, "only a folder is read"
-        stamps: dict[str, Stamp | None] = {}
-        root = scan.open_folder(self.path)
-        try:
-            documents = read_answer(path, line)
-            entries = tuple(self._entry(root, path, each, stamps) for each in documents)
-        except scan.ChangingFileError:
-            reading.is_unfinished = True
-            return
-        except InvalidManifestFileError as error:
-            self._refuse(reading, path, listing, str(error), stamps)
-            return
-        finally:
-            os.close(root)
-        reading.entries[path] = entries
-        reading.seen[path] = _Seen(stamp=listing.files[path], modules=tuple(stamps.items()))
-
-    def _entry(
-        self, root: int, path: str, document: Document, stamps: dict[str, Stamp | None]
-    ) -> Entry:
-        """Raises `InvalidManifestFileError` for a module that can't be had, `ChangingFileError`."""
-        digest = None
-        source = document.source
-        if source is not None and source.scheme == "file":
-            try:
-                module = scan.module_path(path, source.location)
-                stamps[module] = scan.stamp_module(root, module)
-                digest = scan.store_module(root, module, self._modules, lambda: self._is_stopping)
-            except scan.UnreadableFileError as error:
-                raise InvalidManifestFileError(f"{document.image_at}: image: {error}") from error
-            if source.digest not in (None, digest):
-                raise InvalidManifestFileError(
-                    f"{document.image_at}: image: {module} is {digest}, but {source.digest} is pinned"
-                )
-        said = f"{encode_body(document.object)}\n{digest or ''}".encode()
-        return Entry(
-            key=document.key,
-            object=document.object,
-            digest=digest,
-            mark=hashlib.blake2b(said, digest_size=16).hexdigest(),
-            where=document.name_at,
-        )
-
-    def _refuse(
-        self,
-        reading: _Reading,
-        path: str,
-        listing: Listing,
-        why: str,
-        stamps: Mapping[str, Stamp | None] | None = None,
-    ) -> None:
-        reading.refused[path] = why
-        modules = tuple((stamps or {}).items())
-        reading.seen[path] = _Seen(stamp=listing.files[path], modules=modules, is_refused=True)
-
     # Applying
 
-    def _apply(self, reading: _Reading, gone: set[str]) -> None:
+    def _apply(self, reading: Reading, gone: set[str]) -> None:
         """Change the node once for all these files, without those that can't be applied."""
         decided = self._decide(reading.entries, gone, reading.refused)
         if not decided.is_empty:
@@ -461,7 +325,7 @@ class ManifestFolder:
             if path in reading.seen:
                 reading.seen[path] = replace(reading.seen[path], is_refused=True)
 
-    def _carry_out(self, reading: _Reading, gone: set[str], decided: Change) -> Change:
+    def _carry_out(self, reading: Reading, gone: set[str], decided: Change) -> Change:
         try:
             self._commit(decided)
         except LimpetError as error:
@@ -489,7 +353,7 @@ class ManifestFolder:
             refused=refused,
         )
 
-    def _find_culprits(self, reading: _Reading, gone: set[str], decided: Change) -> dict[str, str]:
+    def _find_culprits(self, reading: Reading, gone: set[str], decided: Change) -> dict[str, str]:
         """Return why the node refuses files, each tried alone."""
         found: dict[str, str] = {}
         for path in reading.entries.keys() - decided.refused.keys():
