@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.engine.choice import WASMEDGE
@@ -19,6 +19,7 @@ from limpet.errors import LimpetError
 from limpet.manifest.model import RestartPolicy
 from limpet.node.egress import Connector
 from limpet.node.identity import FigureRecord, SlotRecord
+from limpet.node.keeper import restore_figures, restore_slot
 from limpet.node.listeners import revive
 from limpet.node.prepared import Prepared, kernel_limits, waits_for_readiness, worker_config
 from limpet.node.probes import Prober
@@ -299,68 +300,32 @@ class AppRuntime:
     def _have_held(self, worker: Worker, logs: tuple[int, int]) -> None:
         """Give the worker to the launcher: before it works, unless that would keep a client waiting."""
         if not worker.is_from_zero or worker.plan.writes_volumes:
-            worker.process.before_work(lambda: self._keeper.hold(worker, logs))
+            worker.process.before_work(lambda: self._hold(worker, logs))
             return
         held = tuple(os.dup(descriptor) for descriptor in logs)  # the log may be over by then
         loop = asyncio.get_running_loop()
         loop.call_later(_HOLD_SECONDS, self._hold_late, worker, held)
 
     def _hold_late(self, worker: Worker, logs: tuple[int, ...]) -> None:
-        is_there = self.workers.get(worker.id) is worker
-        if is_there and worker.process.pid is None:  # a slow start
+        if worker.process.pid is None and self.workers.get(worker.id) is worker:  # a slow start
             asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._hold_late, worker, logs)
             return
-        if is_there:
-            self._keeper.hold(worker, logs)
+        self._hold(worker, logs)
         close_all(logs)
 
-    def _remember_end(self, worker: Worker) -> None:
-        """Have it remembered that a worker has ended, and only then that there is none."""
-        common = {"namespace": self.key.namespace, "name": self.key.name}
-        figures = FigureRecord(
-            **common,
-            created_at=self.created_at,
-            requests=self.requests,
-            failed=self.failed,
-            cold_starts=self.cold_starts,
-            latency=tuple(self.latency.counts),
-            start_times=tuple(self.start_times),
-        )
-        self._keeper.remember(figures)
-        if worker.state is not WorkerState.DRAINING:
-            slot = self.slot(worker.slot)
-            record = SlotRecord(
-                **common,
-                created_at=self.created_at,
-                generation=self.generation,
-                slot=worker.slot,
-                failures=slot.failures,
-                restarts=slot.restarts,
-                retry_at=slot.retry_at,
-                is_completed=slot.is_completed,
-                last_number=slot.last_number,
-                last_exit=asdict(slot.last_exit) if slot.last_exit else None,
-            )
-            self._keeper.remember(record)
-        self._keeper.release_worker(self.key, worker.id)
+    def _hold(self, worker: Worker, logs: tuple[int, ...]) -> None:
+        if self.workers.get(worker.id) is worker:  # else it could not be started, or has ended
+            self._keeper.hold(worker, logs)
 
     # After an earlier agent
 
     def recall(self, record: SlotRecord | FigureRecord) -> None:
         """Take up what an earlier agent has remembered."""
         if isinstance(record, FigureRecord):
-            self.requests, self.failed = record.requests, record.failed
-            self.cold_starts = record.cold_starts
-            self.latency = Histogram(record.latency)
-            self.start_times.extend(record.start_times)
-            return
-        slot = self.slot(record.slot)
-        slot.last_number = record.last_number
-        self._serial = max(self._serial, record.last_number)
-        slot.last_exit = ExitInfo(**record.last_exit) if record.last_exit else None
-        if record.generation == self.generation:  # else it was applied anew
-            slot.failures, slot.restarts = record.failures, record.restarts
-            slot.retry_at, slot.is_completed = record.retry_at, record.is_completed
+            restore_figures(self, record)
+        else:
+            restore_slot(self, record)
+            self._serial = max(self._serial, record.last_number)
 
     def adopt(self, taken: Taken) -> None:
         """Go on with a worker that an earlier agent has started.
@@ -548,7 +513,7 @@ class AppRuntime:
             if worker.stats.latency:
                 self.latency.add(worker.stats.latency)
         self._learn_end(worker, info)
-        self._remember_end(worker)
+        self._keeper.remember_end(self, worker)
         self._on_change(self.key)
 
     def _learn_end(self, worker: Worker, info: ExitInfo) -> None:

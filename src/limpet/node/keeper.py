@@ -7,15 +7,20 @@ few seconds and ends (`limpet.worker.app`).
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from limpet.linux.process import read_start_ticks
 from limpet.node.identity import FigureRecord, Identity, SlotRecord, format_record
+from limpet.node.state import WorkerState
+from limpet.telemetry.histogram import Histogram
 from limpet.worker.messages import Hold, Release
+from limpet.worker.process import ExitInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from limpet.node.apps import AppRuntime
     from limpet.node.workers import Worker
     from limpet.plan import AppKey
     from limpet.worker.messages import Message
@@ -52,6 +57,13 @@ class Keeper:
     def release_worker(self, key: AppKey, number: int) -> None:
         """Forget a worker that has ended, once its end is remembered."""
         self.release(key, worker_name(key, number))
+
+    def remember_end(self, runtime: AppRuntime, worker: Worker) -> None:
+        """Have it remembered that a worker has ended, and only then that there is none."""
+        self.remember(describe_figures(runtime))
+        if worker.state is not WorkerState.DRAINING:
+            self.remember(describe_slot(runtime, worker.slot))
+        self.release_worker(runtime.key, worker.id)
 
     def remember(self, record: SlotRecord | FigureRecord) -> None:
         """Have something remembered of an app."""
@@ -116,6 +128,56 @@ def identify(worker: Worker) -> Identity | None:
         if said
         else None,
     )
+
+
+def describe_figures(runtime: AppRuntime) -> FigureRecord:
+    """Return what an app's workers that have ended have done."""
+    return FigureRecord(
+        namespace=runtime.key.namespace,
+        name=runtime.key.name,
+        created_at=runtime.created_at,
+        requests=runtime.requests,
+        failed=runtime.failed,
+        cold_starts=runtime.cold_starts,
+        latency=tuple(runtime.latency.counts),
+        start_times=tuple(runtime.start_times),
+    )
+
+
+def restore_figures(runtime: AppRuntime, record: FigureRecord) -> None:
+    """Let an app's figures begin where they were."""
+    runtime.requests, runtime.failed = record.requests, record.failed
+    runtime.cold_starts = record.cold_starts
+    runtime.latency = Histogram(record.latency)
+    runtime.start_times.extend(record.start_times)
+
+
+def describe_slot(runtime: AppRuntime, index: int) -> SlotRecord:
+    """Return what is remembered of a worker's place."""
+    slot = runtime.slot(index)
+    return SlotRecord(
+        namespace=runtime.key.namespace,
+        name=runtime.key.name,
+        created_at=runtime.created_at,
+        generation=runtime.generation,
+        slot=index,
+        failures=slot.failures,
+        restarts=slot.restarts,
+        retry_at=slot.retry_at,
+        is_completed=slot.is_completed,
+        last_number=slot.last_number,
+        last_exit=asdict(slot.last_exit) if slot.last_exit else None,
+    )
+
+
+def restore_slot(runtime: AppRuntime, record: SlotRecord) -> None:
+    """Let a worker's place be as it was; what an app's change forgets is not brought back."""
+    slot = runtime.slot(record.slot)
+    slot.last_number = record.last_number
+    slot.last_exit = ExitInfo(**record.last_exit) if record.last_exit else None
+    if record.generation == runtime.generation:
+        slot.failures, slot.restarts = record.failures, record.restarts
+        slot.retry_at, slot.is_completed = record.retry_at, record.is_completed
 
 
 def worker_name(key: AppKey, number: int) -> str:
