@@ -110,7 +110,7 @@ def test_a_download_shows_how_far_it_is(
 
 
 def test_50_mb_over_a_link_that_is_cut_ten_times(
-    start: Callable[..., RunningNode], registry: OciServer, record_property: Callable[..., None]
+    start: Callable[..., RunningNode], registry: OciServer
 ) -> None:
     size = 50_000_000
     content = module(size)
@@ -120,7 +120,7 @@ def test_50_mb_over_a_link_that_is_cut_ten_times(
     node.apply(http_app("app", image(registry)))
     node.wait_phase("app", "Running", seconds=60)
     assert registry.cut_count == 10
-    record_property("sent_bytes", registry.sent_bytes)
+    print(f"{registry.sent_bytes} bytes sent")
     assert len(content) <= registry.sent_bytes < 55_000_000
 
 
@@ -368,3 +368,24 @@ def test_credentials_of_a_file_and_of_a_secret_and_no_trace_of_them(
         for path in node.data.rglob("*"):
             if path.is_file():
                 assert trace.encode() not in path.read_bytes(), path
+
+
+def test_a_mirror_gets_its_own_credentials_only(
+    start: Callable[..., RunningNode], registry: OciServer, tmp_path: Path
+) -> None:
+    registry.add_module("acme/app", "1", module())
+    registry.behaviour.username, registry.behaviour.password = "user", "of the mirror"
+    pairs = {"r.example": f"user:{PASSWORD}", registry.host: "user:of the mirror"}
+    auths = {
+        host: {"auth": base64.b64encode(pair.encode()).decode()} for host, pair in pairs.items()
+    }
+    credentials = tmp_path / "config.json"
+    credentials.write_text(json.dumps({"auths": auths}))
+    node = start(
+        LIMPET_REGISTRY_CREDENTIALS_FILE=str(credentials),
+        LIMPET_REGISTRY_MIRRORS=f"r.example={registry.host}",
+    )
+    node.apply(http_app("app", "oci://r.example/acme/app:1"))
+    node.wait_ready("app")
+    of_the_registry = auths["r.example"]["auth"]
+    assert not any(of_the_registry in str(each.headers) for each in registry.asked)

@@ -29,7 +29,7 @@ _SHELL_SECONDS = 4 * 3600.0
 # Importing once leaves byte code behind: each later run would have to compile it again.
 _WARM = """
 python -m pytest --version
-exec python -c 'import apsw, asyncio, click, ctypes, httptools, hypothesis.strategies
+exec python -c 'import apsw, asyncio, click, cryptography, ctypes, httptools, hypothesis.strategies
 import http.client, rich.table, unittest.mock, wasmtime, yaml'
 """
 _LIST = "\n    ".join(DEFAULT_TESTS)

@@ -140,7 +140,10 @@ def fetch_oci(
 ) -> Fetched:
     """Pull from a registry, unless what the reference names is what the node knows already."""
     reference = parse_reference(config.location)
-    credentials = keychain.find(reference.name)
+    # A mirror gets its own credentials, never those of the registry that it stands in for.
+    mirror = config.endpoint.partition("://")[2]
+    asked = f"{mirror}/{reference.repository}" if mirror else reference.name
+    credentials = keychain.find(asked)
     registry = Registry(
         _line(config, trust), reference, credentials, endpoint=config.endpoint, actions="pull"
     )
