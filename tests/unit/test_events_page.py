@@ -27,16 +27,27 @@ _RECORDERS = {
     "record_node",
     "_report",
     "_complain",
+    "_record_object",
     "_set_problem",
+    "tell",
+}
+# Recorded otherwise: a text of the SQL that restores the state, a default value, a list that is told later.
+_ELSEWHERE = {
+    "StateRestored": "store/database.py",
+    "KeyringRestored": "store/keyring.py",
+    "KeyringNotCopied": "store/keyring.py",
+    "ManifestsNotApplied": "node/manifests/folder.py",
 }
 # What carries a reason that an event shows later: how a worker ended, why an app can't be prepared.
-_CARRIERS = {"ExitInfo", "Failed", "Finished", "PlanError", "RetryableError", "replace", "_refusal"}
+_CARRIERS = {"ExitInfo", "Failed", "Finished", "PlanError", "RetryableError", "replace", "refusal"}
 _CARRIER_FOLDERS = ("node", "worker", "engine", "registry", "plan.py")
 # Any of these may be raised while an app is prepared; the event carries its class's reason.
 _ERROR_FOLDERS = ("node", "store", "registry", "engine", "errors.py")
 
 # Reasons of errors that are answered or printed and never recorded.
 _NEVER_RECORDED = {
+    "BundleKeysUnusable": "answers a call",
+    "CompiledCodeDenied": "answers a call",
     "Conflict": "answers a call",
     "Forbidden": "answers a call",
     "Invalid": "answers a call",
@@ -90,7 +101,7 @@ def recorded_reasons() -> frozenset[str]:
             found |= _texts(*node.args[:2], *named)
         elif isinstance(node, ast.Assign):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            if "reason" in names:
+            if {"reason", "event"} & set(names):
                 found |= _texts(node.value)
             elif "_SAID_REASONS" in names:
                 found |= _texts(*ast.walk(node.value))
@@ -99,6 +110,9 @@ def recorded_reasons() -> frozenset[str]:
             for line in node.body:
                 if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "reason":
                     found |= _texts(line.value)
+    for reason, place in _ELSEWHERE.items():
+        assert reason in (SOURCES / place).read_text("utf-8")
+        found.add(reason)
     return frozenset(found)
 
 
