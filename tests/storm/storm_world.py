@@ -21,7 +21,7 @@ from storm_traffic import Ledger, Load
 
 from limpet.api.client import Client
 from limpet.errors import LimpetError
-from limpet.node.agent import _group_name
+from limpet.node.data_directory import group_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ class World:
 
     def control_groups(self) -> list[str]:
         """Return the node's own control groups, one in each hierarchy."""
-        name = _group_name(self.node.data)
+        name = group_name(self.node.data)
         return [each for each, _, _ in os.walk("/sys/fs/cgroup") if Path(each).name == name]
 
     # Telling the node

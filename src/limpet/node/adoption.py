@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.linux.process import read_start_ticks
 from limpet.node.identity import FigureRecord, Identity, RecordError, SlotRecord, parse_record
 from limpet.node.keeper import FIGURES, SLOT, WORKER, worker_name
+from limpet.node.workers import Worker
+from limpet.plan import stand_in_plan
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import Adopt, Drain, Finished
 from limpet.worker.process import Process
@@ -24,6 +26,7 @@ from limpet.worker.process import Process
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from limpet.manifest.model import App
     from limpet.node.apps import AppRuntime
     from limpet.node.holdings import End, Held
     from limpet.node.keeper import Keeper
@@ -87,6 +90,34 @@ class Taken:
     def is_alive(self) -> bool:
         """Whether it may still run."""
         return self.pidfd is not None
+
+    def as_worker(self, app: App) -> Worker:
+        """Return it as a worker of this app.
+
+        Whether it has the plan that is in force is known when that is prepared.
+        """
+        identity = self.identity
+        plan = stand_in_plan(
+            replace(app, grace_seconds=identity.grace_seconds),
+            engine=identity.engine,
+            fingerprint=identity.fingerprint,
+        )
+        return Worker(
+            identity.number,
+            identity.slot,
+            plan,
+            identity.incarnation,
+            self.process,
+            started_at=identity.started_at,
+            assigned_at=identity.assigned_at,
+            start_ticks=identity.start_ticks,
+            was_ready=identity.was_ready,
+            has_probes=identity.has_probes,
+            is_from_zero=identity.is_from_zero,
+            drain_until=identity.drain_until,
+            is_adopted=True,
+            is_confirmed=False,
+        )
 
     def begin(self, zygotes: Zygotes) -> None:
         """Watch over it, or learn at once how it has ended."""

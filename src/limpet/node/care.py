@@ -14,10 +14,18 @@ from limpet.node.memory import MemoryKeeper
 from limpet.store.backups import BackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
-    from limpet.node.agent import Agent
+    from limpet.node.apps import AppRuntime
+    from limpet.node.keys import NodeKeys
     from limpet.node.modules import Modules
+    from limpet.node.reporting import Reporter
+    from limpet.node.spares import Spares
+    from limpet.plan import AppKey
+    from limpet.settings import Settings
+    from limpet.store.database import Database
+    from limpet.store.modules import ModuleStore
+    from limpet.store.reserve import Reserve
 
 _LOOK_SECONDS = 5.0
 
@@ -25,43 +33,59 @@ _LOOK_SECONDS = 5.0
 class Care:
     """Looks every few seconds. `conditions` is what it has found."""
 
-    def __init__(self, agent: Agent, modules: Modules) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: ModuleStore,
+        database: Database,
+        reserve: Reserve,
+        keys: NodeKeys,
+        modules: Modules,
+        apps: Mapping[AppKey, AppRuntime],
+        spares: Spares,
+        reporter: Reporter,
+    ) -> None:
         self.conditions = Conditions()
-        self._agent = agent
+        self._backup_seconds = settings.state.backup_minutes * 60
+        self._store = store
+        self._database = database
+        self._keys = keys
+        self._record = reporter.of_node
         self._backed_up_at: float | None = None
         self._problems: dict[str, str] = {}
         self.disk = DiskKeeper(
-            agent.settings.node.data_directory,
-            agent.settings.disk,
-            store=agent.store,
-            backups=agent.database.backups,
-            reserve=agent.reserve,
-            uses=_Uses(agent, modules),
+            settings.node.data_directory,
+            settings.disk,
+            store=store,
+            backups=database.backups,
+            reserve=reserve,
+            uses=_Uses(database, modules),
             conditions=self.conditions,
-            record=agent.record_node,
+            record=reporter.of_node,
         )
         self.memory = MemoryKeeper(
-            agent.settings.memory,
-            apps=agent.apps.values,
-            spares=lambda: sum(zygote.has_spare for zygote in agent.zygotes),
-            drop_spares=agent.keep_spares,
+            settings.memory,
+            apps=apps.values,
+            spares=spares.count,
+            drop_spares=spares.keep,
             conditions=self.conditions,
-            record=agent.record_node,
-            record_app=agent.record_app,
+            record=reporter.of_node,
+            record_app=reporter.of_app,
         )
 
     def open(self) -> None:
         """Tell what was found when the node's files were opened; guard what is stored from now on."""
         self.tell_problems()
-        if self._agent.database.restored is not None:  # its event came with it
-            sys.stderr.write(f"warning: {self._agent.database.restored}\n")
+        if self._database.restored is not None:  # its event came with it
+            sys.stderr.write(f"warning: {self._database.restored}\n")
         sys.stderr.flush()
-        self._agent.store.admit = self.disk.admit
+        self._store.admit = self.disk.admit
 
     def tell_problems(self) -> None:
         """Tell what people have to know of the keyring."""
-        for reason, message in self._agent.keys.take_problems():
-            self._agent.record_node(reason, message, is_warning=True)
+        for reason, message in self._keys.take_problems():
+            self._record(reason, message, True)
             sys.stderr.write(f"warning: {message}\n")
 
     @property
@@ -85,24 +109,24 @@ class Care:
         except (LimpetError, OSError) as error:
             problem = f"can't look after the {name}: {error}; tried again every few seconds"
         if problem and problem != self._problems.get(name):
-            self._agent.record_node("CareFailed", problem, is_warning=True)
+            self._record("CareFailed", problem, True)
         self._problems[name] = problem
 
     async def _back_up(self) -> None:
         """Back the state up when something was acknowledged and the last backup is old enough."""
-        now, pause = time.monotonic(), self._agent.settings.state.backup_minutes * 60
+        now, pause = time.monotonic(), self._backup_seconds
         is_early = self._backed_up_at is not None and now - self._backed_up_at < pause
-        if is_early or not self._agent.database.take_changes():
+        if is_early or not self._database.take_changes():
             return
         try:
-            made = await asyncio.to_thread(self._agent.database.back_up)
+            made = await asyncio.to_thread(self._database.back_up)
         except BackupError as error:
-            self._agent.database.expect_changes()
+            self._database.expect_changes()
             self._backed_up_at = now
-            self._agent.record_node(
+            self._record(
                 "BackupFailed",
                 f"{error}; the next try is in {pause / 60:.0f} minutes",
-                is_warning=True,
+                True,
             )
         else:
             if made is not None:
@@ -112,12 +136,12 @@ class Care:
 class _Uses:
     """Who needs what of the store, as the agent knows it (`limpet.node.disk.Uses`)."""
 
-    def __init__(self, agent: Agent, modules: Modules) -> None:
-        self._agent = agent
+    def __init__(self, database: Database, modules: Modules) -> None:
+        self._database = database
         self._modules = modules
 
     def needed_digests(self) -> Collection[str]:
-        return self._agent.database.load_needed_digests()
+        return self._database.load_needed_digests()
 
     def open_code(self) -> Collection[str]:
         return self._modules.open_artifacts()

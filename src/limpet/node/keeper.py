@@ -7,25 +7,25 @@ few seconds and ends (`limpet.worker.app`).
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from limpet.linux.process import read_start_ticks
 from limpet.node.identity import FigureRecord, Identity, SlotRecord, format_record
-from limpet.node.state import WorkerState
-from limpet.telemetry.histogram import Histogram
+from limpet.worker.channel import close_all
 from limpet.worker.messages import Hold, Release
-from limpet.worker.process import ExitInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from limpet.node.apps import AppRuntime
     from limpet.node.workers import Worker
     from limpet.plan import AppKey
     from limpet.worker.messages import Message
 
 _SAID = 2000
+# A worker that a client waits for is given to the launcher when it has probably answered.
+_HOLD_SECONDS = 0.02
 WORKER, SLOT, FIGURES = "worker", "slot", "figures"
 
 
@@ -54,16 +54,43 @@ class Keeper:
             return
         self._hold(identity.key, Hold(name, identity.pid, format_record(identity)), descriptors)
 
+    def hold_new(
+        self, worker: Worker, logs: tuple[int, int], *, is_there: Callable[[Worker], bool]
+    ) -> None:
+        """Have a new worker held: before it works, unless that would keep a client waiting.
+
+        `is_there` says whether it is still there by then. Raises OSError.
+        """
+        if not worker.is_from_zero or worker.plan.writes_volumes:
+            worker.process.before_work(lambda: self._hold_now(worker, logs, is_there))
+            return
+        held = tuple(os.dup(descriptor) for descriptor in logs)  # the log may be over by then
+        self._later(worker, held, is_there)
+
+    def _later(
+        self, worker: Worker, logs: tuple[int, ...], is_there: Callable[[Worker], bool]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(_HOLD_SECONDS, self._hold_late, worker, logs, is_there)
+
+    def _hold_late(
+        self, worker: Worker, logs: tuple[int, ...], is_there: Callable[[Worker], bool]
+    ) -> None:
+        if worker.process.pid is None and is_there(worker):  # a slow start
+            self._later(worker, logs, is_there)
+            return
+        self._hold_now(worker, logs, is_there)
+        close_all(logs)
+
+    def _hold_now(
+        self, worker: Worker, logs: tuple[int, ...], is_there: Callable[[Worker], bool]
+    ) -> None:
+        if is_there(worker):  # else it could not be started, or has ended
+            self.hold(worker, logs)
+
     def release_worker(self, key: AppKey, number: int) -> None:
         """Forget a worker that has ended, once its end is remembered."""
         self.release(key, worker_name(key, number))
-
-    def remember_end(self, runtime: AppRuntime, worker: Worker) -> None:
-        """Have it remembered that a worker has ended, and only then that there is none."""
-        self.remember(describe_figures(runtime))
-        if worker.state is not WorkerState.DRAINING:
-            self.remember(describe_slot(runtime, worker.slot))
-        self.release_worker(runtime.key, worker.id)
 
     def remember(self, record: SlotRecord | FigureRecord) -> None:
         """Have something remembered of an app."""
@@ -128,56 +155,6 @@ def identify(worker: Worker) -> Identity | None:
         if said
         else None,
     )
-
-
-def describe_figures(runtime: AppRuntime) -> FigureRecord:
-    """Return what an app's workers that have ended have done."""
-    return FigureRecord(
-        namespace=runtime.key.namespace,
-        name=runtime.key.name,
-        created_at=runtime.created_at,
-        requests=runtime.requests,
-        failed=runtime.failed,
-        cold_starts=runtime.cold_starts,
-        latency=tuple(runtime.latency.counts),
-        start_times=tuple(runtime.start_times),
-    )
-
-
-def restore_figures(runtime: AppRuntime, record: FigureRecord) -> None:
-    """Let an app's figures begin where they were."""
-    runtime.requests, runtime.failed = record.requests, record.failed
-    runtime.cold_starts = record.cold_starts
-    runtime.latency = Histogram(record.latency)
-    runtime.start_times.extend(record.start_times)
-
-
-def describe_slot(runtime: AppRuntime, index: int) -> SlotRecord:
-    """Return what is remembered of a worker's place."""
-    slot = runtime.slot(index)
-    return SlotRecord(
-        namespace=runtime.key.namespace,
-        name=runtime.key.name,
-        created_at=runtime.created_at,
-        generation=runtime.generation,
-        slot=index,
-        failures=slot.failures,
-        restarts=slot.restarts,
-        retry_at=slot.retry_at,
-        is_completed=slot.is_completed,
-        last_number=slot.last_number,
-        last_exit=asdict(slot.last_exit) if slot.last_exit else None,
-    )
-
-
-def restore_slot(runtime: AppRuntime, record: SlotRecord) -> None:
-    """Let a worker's place be as it was; what an app's change forgets is not brought back."""
-    slot = runtime.slot(record.slot)
-    slot.last_number = record.last_number
-    slot.last_exit = ExitInfo(**record.last_exit) if record.last_exit else None
-    if record.generation == runtime.generation:
-        slot.failures, slot.restarts = record.failures, record.restarts
-        slot.retry_at, slot.is_completed = record.retry_at, record.is_completed
 
 
 def worker_name(key: AppKey, number: int) -> str:

@@ -13,6 +13,7 @@ from limpet.manifest.parse import parse_object
 from limpet.manifest.quantity import format_bytes
 from limpet.manifest.template import carry_over
 from limpet.node.releases import Releases, is_same_release, warn_of_failure
+from limpet.plan import Catalog
 from limpet.store.database import StoredObject, StoreFullError, encode_body, now
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ class Objects:
         self.releases = Releases(database)
         self.stored: dict[ObjectKey, StoredObject] = {}
         self.resources: dict[ObjectKey, Resource] = {}
+        self._catalog: Catalog | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """What apps refer to, as it is now."""
+        if self._catalog is None:
+            self._catalog = Catalog(self.resources.values())
+        return self._catalog
 
     def load(self, on_invalid: Callable[[ObjectKey, str], None]) -> None:
         """Read what is on disk."""
@@ -47,6 +56,7 @@ class Objects:
                 self.resources[key] = parse_object(json.loads(stored.body))
             except LimpetError as error:
                 on_invalid(key, f"this version can't use it: {error}")
+        self._catalog = None
         self._number_first_releases()
 
     def _number_first_releases(self) -> None:
@@ -139,6 +149,7 @@ class Objects:
         for stored, resource in changes:
             self.stored[stored.key] = stored
             self.resources[stored.key] = resource
+        self._catalog = None
 
     def _compare(
         self, key: ObjectKey, body: str, digest: str | None
@@ -239,6 +250,7 @@ class Objects:
         del self.stored[key]
         self.resources.pop(key, None)
         self.releases.forget(key)
+        self._catalog = None
 
     def require(self, key: ObjectKey) -> Resource | None:
         """Return what an object means. Raises `NotFoundError` when there is none."""

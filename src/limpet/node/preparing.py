@@ -23,7 +23,8 @@ from limpet.engine.choice import (
 from limpet.engine.protocol import CompileOptions
 from limpet.errors import LimpetError, UnavailableError
 from limpet.node.modules import RetryableError
-from limpet.node.state import Want, decide_backoff
+from limpet.node.restarts import decide_backoff
+from limpet.node.state import Want
 from limpet.plan import PlanError, compile_plan, settle_trigger
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from limpet.node.progress import Target
     from limpet.node.pulling import Puller
     from limpet.node.volumes import Volumes
-    from limpet.plan import AppKey, Catalog
+    from limpet.plan import AppKey
     from limpet.provision.facilities import Standing
     from limpet.settings import Settings
     from limpet.store.modules import Artifact, ModuleStore
@@ -68,7 +69,6 @@ class Preparer:
         volumes: Volumes,
         listeners: Listeners,
         zygotes: Zygotes,
-        catalog: Callable[[], Catalog],
         standing: Callable[[], Standing],
         on_prepared: Callable[[AppKey], None],
         record: Callable[[AppRuntime, str, str, bool], None],
@@ -82,7 +82,6 @@ class Preparer:
         self._volumes = volumes
         self._listeners = listeners
         self._zygotes = zygotes
-        self._catalog = catalog
         self._standing = standing
         self._on_prepared = on_prepared
         self._record = record
@@ -115,10 +114,10 @@ class Preparer:
         self._failures.pop(key, None)
 
     async def _run(self, runtime: AppRuntime) -> None:
-        if runtime.prepared is None and runtime.standby is not None:
-            await self._prepare_standby(runtime, runtime.standby)
+        if runtime.prepared is None and runtime.rollout.standby is not None:
+            await self._prepare_standby(runtime, runtime.rollout.standby)
         try:
-            await self._prepare(runtime, runtime.target)
+            await self._prepare(runtime, runtime.rollout.target)
         except PlanError as error:
             self._set_problem(runtime, error.reason, str(error), is_final=error.is_final)
             if not error.is_final:  # a port gets free, an address appears: nobody tells, so look
@@ -132,7 +131,7 @@ class Preparer:
         try:
             await self._prepare(runtime, standby)
         except (PlanError, RetryableError, LimpetError, OSError) as error:
-            what = f"release {standby.number} can't run until release {runtime.target.number} does"
+            what = f"release {standby.number} can't run until release {runtime.rollout.target.number} does"
             self._record(runtime, "PreviousReleaseNotReady", f"{what}: {error}", True)
         else:
             self._on_prepared(runtime.key)
@@ -145,9 +144,9 @@ class Preparer:
                     "MissingModule", f"the node has no module {digest}; apply the app again"
                 )
             digest = await self._pull(runtime, target)
-            if target is runtime.target:
+            if target is runtime.rollout.target:
                 self._objects.remember_digest(self._objects.stored[runtime.object_key], digest)
-                runtime.target = replace(target, digest=digest)
+                runtime.rollout.target = replace(target, digest=digest)
         elif app.source.scheme != "file":
             await self._check(runtime, app, digest)
         if runtime.prepared is None:
@@ -161,7 +160,7 @@ class Preparer:
             engine_reason=choice.reason,
             is_component=is_component,
             node_name=self._node_name,
-            catalog=self._catalog(),
+            catalog=self._objects.catalog,
             available_facilities=await self._facilities(app),
             allowed_capabilities=_names(self._settings.sandbox.allowed_capabilities),
         )
@@ -263,7 +262,9 @@ class Preparer:
         if runtime.problem != (reason, message, is_final):
             self._record(runtime, reason, message, True)
         runtime.problem = (reason, message, is_final)
-        if runtime.prepared is not None and (reason != "PortInUse" or runtime.standby is not None):
+        if runtime.prepared is not None and (
+            reason != "PortInUse" or runtime.rollout.standby is not None
+        ):
             return  # what ran before the change runs on
         runtime.unprepare()
 
@@ -272,7 +273,7 @@ class Preparer:
         pause = decide_backoff(failures + 1, first_seconds=self._settings.node.backoff_seconds)
         reason = error.reason if isinstance(error, LimpetError) else "PrepareFailed"
         if isinstance(error, LimpetError) and not error.is_retryable:
-            runtime.progress.refusal = (reason, str(error))
+            runtime.rollout.progress.refusal = (reason, str(error))
         self._set_problem(
             runtime, reason, f"{error}; trying again in {pause:.0f} s", is_final=False
         )

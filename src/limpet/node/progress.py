@@ -1,4 +1,4 @@
-"""What an app is to run, and how far its newest release has come: what `AppRuntime` keeps of rollouts."""
+"""What an app is to run, and how far its newest release has come; `limpet.node.rollouts` changes it."""
 
 from __future__ import annotations
 
@@ -61,3 +61,35 @@ class Progress:
             self.available_since = None
         elif self.available_since is None:
             self.available_since = now
+
+
+@dataclass(slots=True)
+class Rollout:
+    """What an app is to run now (`target`), and what may run until that can (`standby`).
+
+    `is_held` leaves workers of other releases where they are, `is_on_hold` starts nothing at all,
+    `is_on_trial` starts a sleeping app's new release once, to see that it can be. `wakes_at` is when its
+    verdict may be due (monotonic).
+    """
+
+    target: Target
+    standby: Target | None = None
+    has_releases: bool = False
+    is_held: bool = False
+    is_on_hold: bool = False
+    is_on_trial: bool = False
+    wakes_at: float | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def serving_app(self) -> App:
+        """The app that clients are to be led to: until a release is available, the one before."""
+        if self.standby is None or self.progress.has_arrived:
+            return self.target.app
+        return self.standby.app
+
+    def apps(self) -> list[App]:
+        """Return every app whose sockets and volumes are to stay: what runs, and what may again."""
+        if self.standby is None:
+            return [self.target.app]
+        return [self.target.app, self.standby.app]

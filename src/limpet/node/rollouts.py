@@ -25,7 +25,8 @@ from limpet.node.rollout import (
     find_fallback,
     surge_slots,
 )
-from limpet.node.state import WorkerState, is_asleep, is_available
+from limpet.node.state import Want, WorkerState, is_asleep, is_available
+from limpet.node.views import replaces_before_start, view_app
 from limpet.plan import WORKER_SHARE_BYTES
 from limpet.telemetry.process import read_available_bytes, read_usage
 
@@ -83,7 +84,7 @@ class Rollouts:
 
     def releases(self, runtime: AppRuntime) -> tuple[Release, ...]:
         """Return the app's releases, oldest first; none for one that makes a single run."""
-        return self._objects.releases.of(runtime.object_key) if runtime.has_releases else ()
+        return self._objects.releases.of(runtime.object_key) if runtime.rollout.has_releases else ()
 
     def adopt(self, runtime: AppRuntime, app: App) -> None:
         """Have a runtime want what its object says, by the release in force."""
@@ -93,34 +94,38 @@ class Rollouts:
         except ReleaseUnusableError as error:
             self._record(runtime, error.reason, str(error), True)
             target, standby = Target(app, stored.digest), None
-        if target.number != runtime.target.number:
-            runtime.progress = Progress()
-        was_held = runtime.is_held or runtime.is_on_hold
-        runtime.target, runtime.standby, runtime.app = target, standby, target.app
-        runtime.has_releases = app.has_releases
+        if target.number != runtime.rollout.target.number:
+            runtime.rollout.progress = Progress()
+        was_held = runtime.rollout.is_held or runtime.rollout.is_on_hold
+        runtime.rollout.target, runtime.rollout.standby = target, standby
+        runtime.rollout.has_releases = app.has_releases
         known = self.releases(runtime)
         is_open = bool(known) and known[-1].status != Status.COMPLETE
         is_paused = is_open and app.rollout.is_paused
-        runtime.is_held = is_paused and known[-1].number != target.number
-        runtime.is_on_hold = is_paused and not runtime.is_held
-        runtime.is_on_trial = standby is not None
+        runtime.rollout.is_held = is_paused and known[-1].number != target.number
+        runtime.rollout.is_on_hold = is_paused and not runtime.rollout.is_held
+        runtime.rollout.is_on_trial = standby is not None
         if was_held and not is_paused:
-            runtime.progress.progressed_at = time.monotonic()
+            runtime.rollout.progress.progressed_at = time.monotonic()
 
-    def observe(self, runtime: AppRuntime) -> float | None:
-        """Judge an app's newest release as it stands now; return when to look again, if ever."""
+    def observe(self, runtime: AppRuntime) -> None:
+        """Judge an app's newest release as it stands now, and note when to look again, if ever."""
+        is_wanted = runtime.want is Want.RUNNING
+        runtime.rollout.wakes_at = self._observe(runtime) if is_wanted else None
+
+    def _observe(self, runtime: AppRuntime) -> float | None:
         self._judge_room(runtime)
         known = self.releases(runtime)
         if not known or not _is_open(runtime, known[-1]):
             return None
         standing = self._look(runtime)
-        runtime.progress.note_state(
+        runtime.rollout.progress.note_state(
             is_prepared=standing.is_prepared,
             available=standing.available,
             is_there=standing.is_there,
         )
-        if standing.available >= standing.slots and not runtime.progress.has_arrived:
-            runtime.progress.has_arrived = True
+        if standing.available >= standing.slots and not runtime.rollout.progress.has_arrived:
+            runtime.rollout.progress.has_arrived = True
             self._on_decided()  # before an old worker goes that a route may lead to
         view = self._view(runtime, standing)
         now = time.monotonic()
@@ -135,11 +140,11 @@ class Rollouts:
 
     def _look(self, runtime: AppRuntime) -> _Standing:
         """Count what there is of the release that is to run."""
-        seen = runtime.view()
+        seen = view_app(runtime)
         now = time.monotonic()
         wanted = seen.fingerprint if runtime.is_target_prepared else ""
         live = [w for w in seen.workers if w.state is not WorkerState.DRAINING]
-        slots = runtime.app.replicas * runtime.app.workers
+        slots = runtime.wanted_slots
         own = [w for w in live if w.fingerprint == wanted and w.slot < slots]
         return _Standing(
             slots=slots,
@@ -151,9 +156,9 @@ class Rollouts:
         )
 
     def _view(self, runtime: AppRuntime, standing: _Standing) -> RolloutView:
-        progress, app = runtime.progress, runtime.app
+        progress, app = runtime.rollout.progress, runtime.app
         # A command says nothing of itself but that it has not ended yet.
-        is_mute = app.trigger is Trigger.COMMAND and runtime.standby is not None
+        is_mute = app.trigger is Trigger.COMMAND and runtime.rollout.standby is not None
         settles_at = progress.available_since or time.monotonic()
         refusal = (*progress.refusal, True) if progress.refusal is not None else None
         return RolloutView(
@@ -178,8 +183,8 @@ class Rollouts:
         message = message[:_LONGEST_MESSAGE]
         releases.decide(runtime.object_key, verdict.status, message)
         if verdict.status is Status.COMPLETE:
-            runtime.standby = None
-            runtime.is_on_trial = False
+            runtime.rollout.standby = None
+            runtime.rollout.is_on_trial = False
             self._record(runtime, "ReleaseComplete", f"release {number} is complete", False)
             self._on_decided()
             return
@@ -194,16 +199,19 @@ class Rollouts:
 
     def _go_back(self, runtime: AppRuntime) -> None:
         resource = self._objects.resources[runtime.object_key]
-        if runtime.prepared is not None and runtime.prepared.release == runtime.target.number:
+        if (
+            runtime.prepared is not None
+            and runtime.prepared.release == runtime.rollout.target.number
+        ):
             runtime.unprepare()  # nothing more is started of it
         self.adopt(runtime, resource)  # type: ignore[arg-type]  # a runtime's object is an app
-        runtime.reset_slots()
+        runtime.slots.reset()
         self._prepare(runtime)
         self._on_decided()
 
     def _judge_room(self, runtime: AppRuntime) -> None:
         """Find out, once for each plan that replaces another one, whether both have room."""
-        prepared, progress = runtime.prepared, runtime.progress
+        prepared, progress = runtime.prepared, runtime.rollout.progress
         if prepared is None or prepared.plan.fingerprint == progress.judged:
             return
         fingerprint = prepared.plan.fingerprint
@@ -224,7 +232,7 @@ class Rollouts:
             reserve_bytes=self._settings.rollout.reserve_bytes,
         )
         progress.no_room = decide_side_by_side(room)
-        if progress.no_room is not None and not runtime.view().replaces_before_start:
+        if progress.no_room is not None and not replaces_before_start(runtime):
             self._record(runtime, "StopThenStart", progress.no_room, False)
 
     def describe(self, runtime: AppRuntime) -> dict[str, object] | None:
@@ -239,7 +247,7 @@ class Rollouts:
         fallback = find_fallback(known)
         standing = self._look(runtime) if in_force is newest else _Standing()
         is_open = newest.status == Status.PROGRESSING
-        no_room = runtime.progress.no_room if is_open else None
+        no_room = runtime.rollout.progress.no_room if is_open else None
         return {
             "release": newest.number,
             "in_force": in_force.number,
@@ -256,7 +264,7 @@ class Rollouts:
 def _is_open(runtime: AppRuntime, newest: Release) -> bool:
     """Whether the newest release is the one that is run, and not known to work yet."""
     return (
-        runtime.target.number == newest.number
+        runtime.rollout.target.number == newest.number
         and newest.status in (Status.PROGRESSING, Status.FAILED)
-        and not runtime.is_on_hold
+        and not runtime.rollout.is_on_hold
     )

@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING
 
 from limpet.linux.cgroup import Limits
 from limpet.manifest.model import Ingress, Service
-from limpet.node.state import Want
 from limpet.plan import Listener, PlanError, compile_listeners, serves
 from limpet.worker.config import RouterConfig, write_config
 from limpet.worker.messages import Drain, Message, MessageError, Routes, encode_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from limpet.manifest.model import App
-    from limpet.node.apps import AppRuntime
     from limpet.node.listeners import Listeners
-    from limpet.plan import AppKey, Catalog
+    from limpet.plan import Catalog
     from limpet.settings import Settings
     from limpet.worker.process import ExitInfo, Process
     from limpet.worker.supervisor import Zygote
@@ -76,18 +74,14 @@ class RouterProcess:
         """The router's own listening address, while it is wanted."""
         return (self._listener,) if self._is_wanted else ()
 
-    def update(
-        self, ingresses: Sequence[Ingress], catalog: Catalog, apps: Mapping[AppKey, AppRuntime]
-    ) -> None:
-        """Make the router serve these objects, or end it when there are none."""
+    def update(self, ingresses: Sequence[Ingress], catalog: Catalog, apps: Sequence[App]) -> None:
+        """Make the router serve these objects and lead to these apps, or end it without objects."""
         if not ingresses:
             if self._is_wanted:
                 self.stop()
-                self._close_listener(catalog, apps)
             return
         self._is_wanted = True
-        running = [r.serving_app for r in apps.values() if r.want is Want.RUNNING]
-        self._take_table(compile_table(ingresses, catalog, running))
+        self._take_table(compile_table(ingresses, catalog, apps))
         if self._process is not None:
             self._send_table()
         elif self._timer is None:
@@ -101,16 +95,6 @@ class RouterProcess:
             self._complain("IngressFailed", message)
         else:
             self._table = table
-
-    def _close_listener(self, catalog: Catalog, apps: Mapping[AppKey, AppRuntime]) -> None:
-        wanted: list[Listener] = []
-        for runtime in apps.values():
-            for plan in runtime.plans():
-                wanted += plan.listeners
-            if runtime.want is Want.RUNNING:
-                for app in runtime.apps():
-                    wanted += compile_listeners(app, catalog)
-        self._sockets.close_unused(wanted)
 
     def _start(self) -> None:
         self._timer = None

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-MAX_BACKOFF_SECONDS = 300.0
-
 
 class WorkerState(StrEnum):
     """Where a worker is in its life."""
@@ -186,16 +184,6 @@ def _decide_starts(
     else:
         room = view.slots + view.max_surge - len(current) - len(stays)
     return due[: max(room, 0)]
-
-
-def decide_backoff(failures: int, *, first_seconds: float) -> float:
-    """Return the pause before a worker that failed `failures` times in a row starts again.
-
-    The first restart is immediate; then 10 s, doubling to 5 minutes, as the kubelet does it.
-    """
-    if failures <= 1:
-        return 0.0
-    return float(min(first_seconds * 2 ** min(failures - 2, 16), MAX_BACKOFF_SECONDS))
 
 
 def decide_wake_up(views: list[AppView], now: float) -> float | None:

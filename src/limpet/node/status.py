@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from limpet.linux.cgroup import Usage as GroupUsage
     from limpet.node.agent import Agent
     from limpet.node.apps import AppRuntime
-    from limpet.node.workers import Slot, Worker
+    from limpet.node.slots import Slot
+    from limpet.node.workers import Worker
     from limpet.provision.facilities import Standing
     from limpet.store.images import Usage as VolumeUsage
     from limpet.worker.process import ExitInfo
@@ -83,9 +84,9 @@ def describe_app(
         "reason": reason,
         "message": message,
         "is_final": is_final,
-        "desired": app.replicas * app.workers,
+        "desired": runtime.wanted_slots,
         "ready": sum(worker.state is WorkerState.READY for worker in workers),
-        "restarts": sum(slot.restarts for slot in runtime.slots.values()),
+        "restarts": sum(slot.restarts for _, slot in runtime.slots),
         "trigger": (plan.app if plan else app).trigger.value,
         "engine": engine,
         "engine_reason": plan.engine_reason if plan else "",
@@ -104,9 +105,11 @@ def describe_app(
         "usage": _usage(runtime, workers, meter),
         "requests": _requests(runtime, workers),
         "cold_start_milliseconds": {
-            "count": runtime.cold_starts,
-            "last": round(runtime.start_times[-1], 2) if runtime.start_times else None,
-            "p50": _median(runtime.start_times),
+            "count": runtime.figures.cold_starts,
+            "last": round(runtime.figures.start_times[-1], 2)
+            if runtime.figures.start_times
+            else None,
+            "p50": _median(runtime.figures.start_times),
         },
         "requires": list(app.requires),
         "egress": list(plan.egress.lines()) if plan else None,
@@ -141,7 +144,7 @@ def _phase(runtime: AppRuntime) -> tuple[str, str, str, bool]:
     ended = _ended(runtime)
     if ended is not None:
         return ended
-    waiting = [slot for slot in runtime.slots.values() if slot.retry_at > time.monotonic()]
+    waiting = [slot for _, slot in runtime.slots if slot.retry_at > time.monotonic()]
     if waiting and not problem:
         last = waiting[0].last_exit
         text = f"{last.reason}: {last.message}" if last else "it could not be started"
@@ -157,12 +160,9 @@ def _phase(runtime: AppRuntime) -> tuple[str, str, str, bool]:
 
 def _ended(runtime: AppRuntime) -> tuple[str, str, str, bool] | None:
     """Return the phase of an app whose every slot is over."""
-    slots = [
-        runtime.slots.get(index) for index in range(runtime.app.replicas * runtime.app.workers)
-    ]
-    if not slots or not all(slot is not None and slot.is_completed for slot in slots):
+    exits = runtime.slots.ends(runtime.wanted_slots)
+    if exits is None:
         return None
-    exits = [slot.last_exit for slot in slots if slot is not None and slot.last_exit is not None]
     failed = next((info for info in exits if not info.is_success), None)
     if failed is None:
         return "Succeeded", "Completed", "", True
@@ -239,14 +239,14 @@ def _requests(runtime: AppRuntime, workers: list[Worker]) -> dict[str, object] |
     trigger = (plan.app if plan else runtime.app).trigger
     if trigger is Trigger.COMMAND:
         return None
-    latency = Histogram(runtime.latency.counts)
+    latency = Histogram(runtime.figures.latency.counts)
     stats = [worker.stats for worker in workers if worker.stats is not None]
     for one in stats:
         if one.latency:
             latency.add(one.latency)
     return {
-        "total": runtime.requests + sum(one.requests for one in stats),
-        "failed": runtime.failed + sum(one.failed for one in stats),
+        "total": runtime.figures.requests + sum(one.requests for one in stats),
+        "failed": runtime.figures.failed + sum(one.failed for one in stats),
         "in_flight": sum(one.in_flight for one in stats),
         "queued": sum(one.queued for one in stats),
         "latency_micros": {
@@ -263,15 +263,15 @@ def _workers(runtime: AppRuntime, workers: list[Worker]) -> list[dict[str, objec
             "name": worker.name,
             "pid": worker.process.pid,
             "state": worker.state.value,
-            "restarts": runtime.slot(worker.slot).restarts,
+            "restarts": runtime.slots.of(worker.slot).restarts,
             "started_at": format_time(worker.started_at),
             "retry_seconds": None,
-            "last_exit": _exit(runtime.slot(worker.slot).last_exit),
+            "last_exit": _exit(runtime.slots.of(worker.slot).last_exit),
         }
         for worker in workers
     ]
     live = {worker.slot for worker in workers}
-    for index, slot in sorted(runtime.slots.items()):
+    for index, slot in runtime.slots:
         if index not in live and slot.last_exit is not None:
             shown.append(_absent_worker(runtime, index, slot))
     return shown

@@ -1,4 +1,4 @@
-"""A worker process as its node knows it, and what is remembered of its place when it has ended."""
+"""A worker process as its node knows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from limpet.node.probes import Prober
     from limpet.plan import Plan
     from limpet.worker.messages import Stats
-    from limpet.worker.process import ExitInfo, Process
+    from limpet.worker.process import Process
 
 
 @dataclass(slots=True)
@@ -52,16 +52,3 @@ class Worker:
     def name(self) -> str:
         """The name that people see."""
         return f"{self.plan.key.name}-{self.slot}"
-
-
-@dataclass(slots=True)
-class Slot:
-    """What is remembered of a worker's place between its incarnations."""
-
-    failures: int = 0
-    restarts: int = 0
-    retry_at: float = 0.0
-    last_exit: ExitInfo | None = None
-    last_incarnation: int = 0
-    is_completed: bool = False
-    last_number: int = 0  # the worker whose end was learnt last

@@ -25,7 +25,7 @@ def test_giving_up_holds_also_when_the_end_comes_at_the_same_moment():
     async def main():
         config = os.open(os.devnull, os.O_RDONLY)
         modules = Modules(None, None)
-        task = asyncio.create_task(modules._run(zygote, "compile", config, [], seconds=10))
+        task = asyncio.create_task(modules.run(zygote, "compile", config, [], seconds=10))
         await asyncio.sleep(0)
         zygote.end()
         task.cancel()

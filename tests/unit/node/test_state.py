@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limpet.node.state import (
-    MAX_BACKOFF_SECONDS,
     AppView,
     Drain,
     Forget,
@@ -15,7 +14,6 @@ from limpet.node.state import (
     WorkerState,
     WorkerView,
     decide_actions,
-    decide_backoff,
     decide_wake_up,
 )
 
@@ -345,18 +343,6 @@ def test_whatever_happens_what_was_asked_for_is_reached(changes, replaces, to_ze
     assert sorted(w.slot for w in world.app.workers) == sorted(wanted)
     assert {w.fingerprint for w in world.app.workers} <= {world.app.fingerprint}
     assert world.is_watched is asleep
-
-
-def test_pauses_double_from_the_second_failure_on():
-    pauses = [decide_backoff(failures, first_seconds=10.0) for failures in range(9)]
-    assert pauses == [0, 0, 10, 20, 40, 80, 160, 300, 300]
-
-
-@given(st.integers(0, 10**9), st.floats(0.001, 1e6))
-def test_pauses_never_shrink_and_have_an_end(failures, first):
-    pause = decide_backoff(failures, first_seconds=first)
-    assert 0 <= pause <= MAX_BACKOFF_SECONDS
-    assert pause <= decide_backoff(failures + 1, first_seconds=first)
 
 
 def test_the_next_look_is_when_the_first_pause_is_over():
