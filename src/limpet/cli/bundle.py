@@ -200,6 +200,8 @@ def apply_bundle(
             item: ApplyItem = {"object": entry.object}
             if entry.digest is not None:
                 item["digest"] = entry.digest
+            if entry.evidence is not None:
+                item["evidence"] = entry.evidence
             items.append(item)
         results = client.apply(items, dry_run=dry_run)
         status.clear()
@@ -225,13 +227,20 @@ def _plan(
 ) -> Plan:
     from limpet.bundle.layout import ObjectEntry
     from limpet.bundle.writing import Plan
+    from limpet.cli.bundle_evidence import gather_evidence
     from limpet.cli.bundle_sources import compile_modules, gather_modules, gather_wheels
 
     modules = gather_modules(manifests, client, folder)
     return Plan(
         objects=[
-            ObjectEntry(object=manifest.object, digest=module.blob.digest if module else None)
-            for manifest, module in zip(manifests, modules, strict=True)
+            ObjectEntry(
+                object=manifest.object,
+                digest=module.blob.digest if module else None,
+                evidence=evidence,
+            )
+            for manifest, module, evidence in zip(
+                manifests, modules, gather_evidence(manifests, modules, client), strict=True
+            )
         ],
         modules=[module for module in modules if module is not None],
         compiled=compile_modules(manifests, modules, client, folder) if is_compiled else (),
@@ -338,6 +347,8 @@ def _find_signer(found: Bundle, keys: Sequence[str]) -> str | None:
 
 
 def _describe(found: Bundle, size_bytes: int, signed_by: str | None) -> Json:
+    from limpet.cli.bundle_evidence import count_signatures
+
     contents = found.contents
     return {
         "digest": found.digest,
@@ -351,6 +362,7 @@ def _describe(found: Bundle, size_bytes: int, signed_by: str | None) -> Json:
                 "namespace": resource.namespace,
                 "name": resource.name,
                 "digest": entry.digest,
+                "image_signatures": count_signatures(entry.evidence),
             }
             for resource, entry in zip(found.resources, found.objects, strict=True)
         ],
@@ -386,9 +398,15 @@ def _write_description(told: Json) -> None:
     )
     _write_list(
         "Objects",
-        ("KIND", "NAMESPACE", "NAME", "MODULE"),
+        ("KIND", "NAMESPACE", "NAME", "MODULE", "SIGNATURES"),
         [
-            [each["kind"], each["namespace"], each["name"], (each["digest"] or "-")[:_SHORT_DIGEST]]
+            [
+                each["kind"],
+                each["namespace"],
+                each["name"],
+                (each["digest"] or "-")[:_SHORT_DIGEST],
+                "-" if each["image_signatures"] is None else str(each["image_signatures"]),
+            ]
             for each in told["objects"]
         ],
     )

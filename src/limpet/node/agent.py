@@ -67,6 +67,7 @@ from limpet.store.files import make_directory
 from limpet.store.logs import LogStore
 from limpet.store.modules import ModuleStore
 from limpet.store.plain_logs import adopt_plain_logs
+from limpet.store.pulls import Pulls
 from limpet.store.reserve import Reserve
 from limpet.worker.channel import Channel
 from limpet.worker.limits import Groups
@@ -166,10 +167,11 @@ class Agent:
         self._is_stopping = False
         self.modules = Modules(self.store, self.zygotes)
         self.bundles = Bundles(settings, self.zygotes, self.store)
+        self.pulls = Pulls(self.database, self.store.has_module)
         self._puller = Puller(
             settings.registry,
             directory=directory,
-            database=self.database,
+            pulls=self.pulls,
             store=self.store,
             modules=self.modules,
             zygotes=self.zygotes,
@@ -392,9 +394,12 @@ class Agent:
         *,
         dry_run: bool = False,
         carries_over: bool = True,
+        alongside: Callable[[], None] | None = None,
     ) -> list[dict[str, object]]:
         """Create or change objects, all or none; durable on return. Raises LimpetError."""
-        results = self.change(requested, dry_run=dry_run, carries_over=carries_over)
+        results = self.change(
+            requested, dry_run=dry_run, carries_over=carries_over, alongside=alongside
+        )
         for result in results:
             key = (str(result["kind"]), str(result["namespace"]), str(result["name"]))
             warnings = result["warnings"]
