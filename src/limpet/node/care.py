@@ -11,10 +11,11 @@ from limpet.errors import LimpetError
 from limpet.node.conditions import Conditions
 from limpet.node.disk import DiskKeeper
 from limpet.node.memory import MemoryKeeper
+from limpet.node.needs import Needs
 from limpet.store.backups import BackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from limpet.node.agent import Agent
     from limpet.node.modules import Modules
@@ -36,7 +37,7 @@ class Care:
             store=agent.store,
             backups=agent.database.backups,
             reserve=agent.reserve,
-            uses=_Uses(agent, modules),
+            uses=Needs(agent.database, agent.objects, agent.pulls, modules),
             conditions=self.conditions,
             record=agent.record_node,
         )
@@ -107,17 +108,3 @@ class Care:
         else:
             if made is not None:
                 self._backed_up_at = now
-
-
-class _Uses:
-    """Who needs what of the store, as the agent knows it (`limpet.node.disk.Uses`)."""
-
-    def __init__(self, agent: Agent, modules: Modules) -> None:
-        self._agent = agent
-        self._modules = modules
-
-    def needed_digests(self) -> Collection[str]:
-        return self._agent.database.load_needed_digests()
-
-    def open_code(self) -> Collection[str]:
-        return self._modules.open_artifacts()
