@@ -217,6 +217,16 @@ def test_whose_signature_counts(make_node: Callable[..., RunningNode], tmp_path:
         assert node.client.objects() == []
         said = limpet("bundle", "apply", made[name], "--dry-run", node=node).stderr
         assert "its compiled code is left out" in said
+    strict = make_node("strict", LIMPET_BUNDLES_KEYS=str(public),
+                       LIMPET_BUNDLES_REQUIRE_SIGNATURE="true")  # fmt: skip
+    strict.start()
+    for name in ("other", "none"):
+        said = limpet("bundle", "apply", made[name], "--no-wait", node=strict, code=5).stderr
+        assert "bundles.require_signature" in said
+        assert strict.client.objects() == []
+    limpet("bundle", "apply", made["mine"], "--no-wait", node=strict)
+    strict.wait_ready("hello")
+    strict.stop()
     # Compiled code that no trusted signature stands for is not taken, whoever sends it.
     with BundleFile(made["other"]) as opened:
         found = opened.verify()

@@ -18,7 +18,7 @@ from limpet.cli.options import (
 from limpet.cli.render import Column, write_fields, write_json, write_table, write_title
 from limpet.cli.terminal import StatusLine, warning
 from limpet.cli.units import format_size
-from limpet.errors import DeniedError, NotFoundError
+from limpet.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 _SHORT_DIGEST = 19
 _COMPILE_SECONDS = 660.0
-
-
-class UntrustedBundleError(DeniedError):
-    """A bundle without the signature that was demanded."""
-
-    reason = "UntrustedBundle"
 
 
 @click.group(
@@ -264,6 +258,8 @@ def _verify(opened: BundleFile, *, status: StatusLine | None = None) -> Bundle:
 
 def _judge(client: Client, found: Bundle, *, require_signature: bool) -> set[str]:
     """Whose it is, by the node's settings; which compiled code the node wants."""
+    from limpet.bundle.errors import UntrustedBundleError
+
     told = client.judge_bundle(
         index=found.index, manifest=found.manifest, signature=found.signature
     )
