@@ -46,6 +46,7 @@ class Behaviour:
     ignores_ranges: bool = False
     lies_about_range: bool = False
     status: int = 0
+    retry_after: str = ""
     username: str = ""
     password: str = ""
     uses_tokens: bool = False
@@ -199,7 +200,8 @@ class OciServer:
         elif behaviour.username and not self._is_allowed(headers):
             self._send(handler, 401, b"{}", WWW_Authenticate=self._challenge())
         elif behaviour.status:
-            self._send(handler, behaviour.status, b'{"errors": [{"code": "BROKEN"}]}')
+            headers = {"Retry_After": behaviour.retry_after} if behaviour.retry_after else {}
+            self._send(handler, behaviour.status, b'{"errors": [{"code": "BROKEN"}]}', **headers)
         else:
             self._answer_content(handler, headers)
 

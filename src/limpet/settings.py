@@ -165,6 +165,8 @@ class BundleSettings:
 
     keys: str = ""
     """Whose bundles are trusted: PEM files of public keys, separated by commas. Default: nobody's."""
+    require_signature: bool = False
+    """Refuse every bundle that none of `keys` has signed. Default: false."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +332,8 @@ def _convert(value: object, kind: str, *, where: str) -> object:
             return Path(value).expanduser().absolute()
         if kind == "str" and isinstance(value, str):
             return value
+        if kind == "bool" and (isinstance(value, bool) or value in ("true", "false")):
+            return value in (True, "true")
         if kind == "KeySource" and value in get_args(KeySource):
             return value
         if (kind == "float" and isinstance(value, str | int | float)) or (
@@ -345,6 +349,7 @@ def _convert(value: object, kind: str, *, where: str) -> object:
         "str": "text",
         "int": "a whole number",
         "float": "a number",
+        "bool": "true or false",
         "KeySource": "one of " + ", ".join(get_args(KeySource)),
     }[kind]
     suffix = " above zero" if kind in ("int", "float") else ""

@@ -256,7 +256,18 @@ def test_only_what_is_signed_runs_and_offline_too(
     assert str(public) in message
     assert private.public_key().fingerprint[:16] in message
     assert "it has none" in message
+    wait_for(lambda: node.events("app", "ReleaseFailed"), "the way back")
+    told = node.status("app")["rollout"]
+    assert (told["status"], told["in_force"]) == ("failed", 1)
+    assert told["message"].startswith("SignatureRefused: ")
+    assert "it has none" in told["message"]
     assert node.request("app").status == 200, "the previous release serves on"
+    node.apply(http_app("app", image(registry, "other/app")))
+    wait_for(lambda: len(node.events("app", "ReleaseFailed")) == 2, "the way back from the next")
+    told = node.status("app")["rollout"]
+    assert (told["status"], told["in_force"]) == ("failed", 1)
+    assert told["message"].startswith("ImageRejected: ")
+    assert node.request("app").status == 200
     node.apply(http_app("app", image(registry)))
     wait_for(lambda: node.status("app")["reason"] == "", "the signed one")
     node.apply(http_app("rejected", image(registry, "other/app")))

@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -283,3 +284,32 @@ def test_crane_reads_what_was_pushed(run: Callable[..., str], registry: str) -> 
     assert manifest["layers"][0]["digest"] == told["module"]
     run(crane, "copy", image, f"{registry}/acme/copied:2")
     assert run(*LIMPET, "pull", f"{registry}/acme/copied:2", "-o", "copied.wasm")
+
+
+def test_crane_reads_a_bundle(run: Callable[..., str], registry: str, folder: Path) -> None:
+    crane = client("crane")
+    echo = build_guest("echo")
+    shop = folder / "shop"
+    shop.mkdir(exist_ok=True)
+    shutil.copyfile(echo, shop / "echo.wasm")
+    (shop / "app.yaml").write_text(json.dumps(http_app("hello", "echo")))
+    bundle = folder / "shop.bundle"
+    bundle.unlink(missing_ok=True)
+    run(*LIMPET, "bundle", "create", "-f", shop, "-o", bundle, "--socket", folder / "no-node")
+    told = json.loads(run(*LIMPET, "bundle", "inspect", bundle, "-o", "json"))
+    layout = folder / "layout"
+    shutil.rmtree(layout, ignore_errors=True)
+    with tarfile.open(bundle) as archive:
+        archive.extractall(layout, filter="data")
+    image = f"{registry}/acme/bundle:1"
+    run(crane, "push", layout, image)  # it checks each digest, and the registry does
+    manifest = json.loads(run(crane, "manifest", image))
+    assert manifest["artifactType"] == "application/vnd.limpet.bundle.v1"
+    [module] = [each for each in manifest["layers"] if each["mediaType"] == "application/wasm"]
+    assert module["digest"] == told["modules"][0]["digest"]
+    blob = subprocess.run(
+        [crane, "blob", f"{registry}/acme/bundle@{module['digest']}"],
+        env={**os.environ, "DOCKER_CONFIG": str(folder), "SSL_CERT_FILE": str(folder / "ca.pem")},
+        capture_output=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert blob.stdout == echo.read_bytes()

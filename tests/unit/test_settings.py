@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -53,10 +54,11 @@ def test_every_setting_can_be_set_in_every_way(file):
                 "int": 7,
                 "float": 7.5,
                 "KeySource": "passphrase",
+                "bool": True,
             }
             value = kinds[entry.type]
-            lines.append(f"{entry.name} = {value!r}")
-            environment[f"LIMPET_{group.name}_{entry.name}".upper()] = str(value)
+            lines.append(f"{entry.name} = {json.dumps(value)}")
+            environment[f"LIMPET_{group.name}_{entry.name}".upper()] = str(value).lower()
     from_file = load_settings(file=file("\n".join(lines)))
     assert from_file == load_settings(environment=environment)
     assert from_file.http.connections == 7

@@ -137,10 +137,11 @@ class EventInfo(TypedDict):
 
 
 class ApplyItem(TypedDict):
-    """One object to apply; `digest` goes with a module that is a local file."""
+    """One object to apply; `digest` goes with a module that comes along, `evidence` with its signatures."""
 
     object: Json
     digest: NotRequired[str]
+    evidence: NotRequired[Json]
 
 
 class ApplyResult(TypedDict):

@@ -64,6 +64,13 @@ class Client:
         """A module's bytes, piece by piece; `NotFoundError` when the node does not have it."""
         return self._download(f"/v1/modules/{_segment(digest)}")
 
+    def evidence(self, digest: str, *, source: str) -> Json | None:
+        """The signatures that came with a module when it was pulled from there; None when none did."""
+        query = {"source": source}
+        answer = self._call("GET", _target(f"/v1/modules/{_segment(digest)}/evidence", query))
+        found = answer.get("evidence")
+        return cast("Json", found) if isinstance(found, dict) else None
+
     def compile_module(self, digest: str, *, engine: str, is_metered: bool) -> Json:
         """Have a module compiled that the node has; answers `name`, and what compiling learned."""
         query = {"engine": engine, "metered": is_metered or None}

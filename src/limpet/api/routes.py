@@ -14,6 +14,7 @@ from limpet.api.rollouts import change_rollout, describe_release, describe_relea
 from limpet.api.streaming import LogStreamResponse
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
+from limpet.node.brought import Brought, remember
 from limpet.node.bundles import CompiledUpload
 from limpet.node.status import (
     UsageMeter,
@@ -172,6 +173,8 @@ class Routes:
             case ("PUT", "modules", digest) if isinstance(sink, Upload):
                 sink.finish(digest)
                 return _json({"digest": digest}, status=201)
+            case ("GET", "modules", digest, "evidence"):
+                return _json(transfers.show_evidence(self._agent, digest, query))
             case ("GET", "modules", digest):
                 return transfers.send_module(self._agent, digest)
             case ("POST", "modules", digest, "compile"):
@@ -191,6 +194,7 @@ class Routes:
         if not isinstance(entries, list) or not entries:
             raise InvalidInputError("`objects` must be a list with at least one entry")
         requested: list[tuple[dict[str, object], str | None]] = []
+        brought: list[Brought] = []
         for entry in entries:
             manifest = entry.get("object") if isinstance(entry, dict) else None
             digest = entry.get("digest") if isinstance(entry, dict) else None
@@ -199,7 +203,13 @@ class Routes:
                     "each entry of `objects` has an `object` and maybe a `digest`"
                 )
             requested.append((manifest, digest))
-        results = self._agent.apply(requested, dry_run=document.get("dry_run") is True)
+            if digest is not None:
+                brought.append(Brought(manifest, digest, entry.get("evidence")))
+        results = self._agent.apply(
+            requested,
+            dry_run=document.get("dry_run") is True,
+            alongside=remember(self._agent.pulls, brought),
+        )
         return _json({"results": results})
 
     def _app_part(

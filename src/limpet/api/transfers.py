@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,12 @@ async def compile_module(agent: Agent, digest: str, query: Mapping[str, str]) ->
         "exports": list(artifact.info.exports),
         "memory_bytes": artifact.info.memory_bytes,
     }
+
+
+def show_evidence(agent: Agent, digest: str, query: Mapping[str, str]) -> dict[str, object]:
+    """What came with a module when it was pulled from `source`; `evidence` is null when nothing did."""
+    pull = agent.pulls.of_module(query.get("source", ""), digest)
+    return {"evidence": json.loads(pull.evidence) if pull is not None and pull.evidence else None}
 
 
 async def judge_bundle(agent: Agent, document: Mapping[str, object]) -> dict[str, object]:

@@ -86,10 +86,14 @@ class Contents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectEntry:
-    """An object and its module's digest; None for one that is no app."""
+    """An object and its module's digest; None for one that is no app.
+
+    `evidence` has the signatures of a registry's module and what they are over; the node judges it.
+    """
 
     object: dict[str, Any]
     digest: str | None
+    evidence: dict[str, Any] | None = None
 
 
 def digest_of(data: bytes) -> str:
@@ -110,7 +114,9 @@ def encode_config(version: str) -> bytes:
 def encode_objects(entries: Sequence[ObjectEntry]) -> bytes:
     """A bundle's objects, in order, as `POST /v1/apply` takes them."""
     items = [
-        {"object": entry.object} | ({"digest": entry.digest} if entry.digest else {})
+        {"object": entry.object}
+        | ({"digest": entry.digest} if entry.digest else {})
+        | ({"evidence": entry.evidence} if entry.evidence else {})
         for entry in entries
     ]
     return encode_json({"objects": items})
@@ -250,7 +256,10 @@ def parse_objects(data: bytes) -> list[ObjectEntry]:
         digest = item.get("digest") if isinstance(item, dict) else None
         if not isinstance(plain, dict) or not (digest is None or _is_digest(digest)):
             raise BundleError("an entry of the objects is not an object with maybe a digest")
-        entries.append(ObjectEntry(object=plain, digest=digest))
+        evidence = item.get("evidence")
+        if not isinstance(evidence, dict | None) or (evidence is not None and digest is None):
+            raise BundleError("an entry of the objects has evidence that is of no module")
+        entries.append(ObjectEntry(object=plain, digest=digest, evidence=evidence))
     return entries
 
 

@@ -18,7 +18,7 @@ from limpet.cli.options import (
 from limpet.cli.render import Column, write_fields, write_json, write_table, write_title
 from limpet.cli.terminal import StatusLine, warning
 from limpet.cli.units import format_size
-from limpet.errors import DeniedError, NotFoundError
+from limpet.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 _SHORT_DIGEST = 19
 _COMPILE_SECONDS = 660.0
-
-
-class UntrustedBundleError(DeniedError):
-    """A bundle without the signature that was demanded."""
-
-    reason = "UntrustedBundle"
 
 
 @click.group(
@@ -200,6 +194,8 @@ def apply_bundle(
             item: ApplyItem = {"object": entry.object}
             if entry.digest is not None:
                 item["digest"] = entry.digest
+            if entry.evidence is not None:
+                item["evidence"] = entry.evidence
             items.append(item)
         results = client.apply(items, dry_run=dry_run)
         status.clear()
@@ -225,13 +221,20 @@ def _plan(
 ) -> Plan:
     from limpet.bundle.layout import ObjectEntry
     from limpet.bundle.writing import Plan
+    from limpet.cli.bundle_evidence import gather_evidence
     from limpet.cli.bundle_sources import compile_modules, gather_modules, gather_wheels
 
     modules = gather_modules(manifests, client, folder)
     return Plan(
         objects=[
-            ObjectEntry(object=manifest.object, digest=module.blob.digest if module else None)
-            for manifest, module in zip(manifests, modules, strict=True)
+            ObjectEntry(
+                object=manifest.object,
+                digest=module.blob.digest if module else None,
+                evidence=evidence,
+            )
+            for manifest, module, evidence in zip(
+                manifests, modules, gather_evidence(manifests, modules, client), strict=True
+            )
         ],
         modules=[module for module in modules if module is not None],
         compiled=compile_modules(manifests, modules, client, folder) if is_compiled else (),
@@ -255,6 +258,8 @@ def _verify(opened: BundleFile, *, status: StatusLine | None = None) -> Bundle:
 
 def _judge(client: Client, found: Bundle, *, require_signature: bool) -> set[str]:
     """Whose it is, by the node's settings; which compiled code the node wants."""
+    from limpet.bundle.errors import UntrustedBundleError
+
     told = client.judge_bundle(
         index=found.index, manifest=found.manifest, signature=found.signature
     )
@@ -338,6 +343,8 @@ def _find_signer(found: Bundle, keys: Sequence[str]) -> str | None:
 
 
 def _describe(found: Bundle, size_bytes: int, signed_by: str | None) -> Json:
+    from limpet.cli.bundle_evidence import count_signatures
+
     contents = found.contents
     return {
         "digest": found.digest,
@@ -351,6 +358,7 @@ def _describe(found: Bundle, size_bytes: int, signed_by: str | None) -> Json:
                 "namespace": resource.namespace,
                 "name": resource.name,
                 "digest": entry.digest,
+                "image_signatures": count_signatures(entry.evidence),
             }
             for resource, entry in zip(found.resources, found.objects, strict=True)
         ],
@@ -386,9 +394,15 @@ def _write_description(told: Json) -> None:
     )
     _write_list(
         "Objects",
-        ("KIND", "NAMESPACE", "NAME", "MODULE"),
+        ("KIND", "NAMESPACE", "NAME", "MODULE", "SIGNATURES"),
         [
-            [each["kind"], each["namespace"], each["name"], (each["digest"] or "-")[:_SHORT_DIGEST]]
+            [
+                each["kind"],
+                each["namespace"],
+                each["name"],
+                (each["digest"] or "-")[:_SHORT_DIGEST],
+                "-" if each["image_signatures"] is None else str(each["image_signatures"]),
+            ]
             for each in told["objects"]
         ],
     )

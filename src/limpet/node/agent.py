@@ -34,6 +34,7 @@ from limpet.node.listeners import Listeners
 from limpet.node.manifests.folder import ManifestFolder
 from limpet.node.manifests.parsing import Parser
 from limpet.node.modules import Modules
+from limpet.node.needs import Needs
 from limpet.node.objects import Objects
 from limpet.node.preparing import Preparer
 from limpet.node.pulling import Puller
@@ -49,6 +50,7 @@ from limpet.store.database import Database
 from limpet.store.logs import LogStore
 from limpet.store.modules import ModuleStore
 from limpet.store.plain_logs import adopt_plain_logs
+from limpet.store.pulls import Pulls
 from limpet.store.reserve import Reserve
 from limpet.worker.limits import Groups
 from limpet.worker.supervisor import Zygotes
@@ -109,7 +111,7 @@ class Agent:
             database=self.database,
             reserve=self.reserve,
             keys=self.keys,
-            modules=self.modules,
+            needs=Needs(self.database, self.objects, self.pulls, self.modules),
             apps=self.apps,
             spares=self.spares,
             reporter=self.reporter,
@@ -162,10 +164,11 @@ class Agent:
             self.zygotes,
             may_keep=lambda: not (self._reconciler.is_stopped or self.care.is_memory_short),
         )
+        self.pulls = Pulls(self.database, self.store.has_module)
         self._puller = Puller(
             settings.registry,
             directory=settings.node.data_directory,
-            database=self.database,
+            pulls=self.pulls,
             store=self.store,
             modules=self.modules,
             zygotes=self.zygotes,
@@ -397,9 +400,12 @@ class Agent:
         *,
         dry_run: bool = False,
         carries_over: bool = True,
+        alongside: Callable[[], None] | None = None,
     ) -> list[dict[str, object]]:
         """Create or change objects, all or none; durable on return. Raises LimpetError."""
-        results = self._desired.change(requested, dry_run=dry_run, carries_over=carries_over)
+        results = self._desired.change(
+            requested, dry_run=dry_run, carries_over=carries_over, alongside=alongside
+        )
         for result in results:
             key = (str(result["kind"]), str(result["namespace"]), str(result["name"]))
             warnings = result["warnings"]

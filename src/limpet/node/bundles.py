@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limpet.bundle import layout
+from limpet.bundle.errors import UntrustedBundleError
 from limpet.engine.protocol import ModuleInfo
 from limpet.errors import DeniedError, InvalidInputError, LimpetError, UnavailableError
 from limpet.linux.cgroup import Limits
@@ -69,11 +70,19 @@ class Bundles:
         self._vouched: dict[str, Blob] = {}
 
     async def judge(self, index: bytes, manifest: bytes, signature: str | None) -> Offer:
-        """Say whose a bundle is and which of its compiled code is wanted. Raises LimpetError."""
+        """Say whose a bundle is and which of its compiled code is wanted.
+
+        Raises `UntrustedBundleError` when the operator wants signed ones only, and other LimpetErrors.
+        """
         if layout.digest_of(manifest) != layout.parse_index(index).digest:
             raise DigestError("the manifest is not the one that the index names")
         contents = layout.parse_manifest(manifest)
         signed_by = await self._verify(index, signature) if signature is not None else None
+        if signed_by is None and self._settings.bundles.require_signature:
+            raise UntrustedBundleError(
+                "no key of bundles.keys has signed the bundle, and bundles.require_signature refuses "
+                "others; nothing was changed"
+            )
         self._vouched = {}
         if signed_by is not None:
             keys = await self._artifact_keys({_engine_of(blob) for blob in contents.compiled})

@@ -14,11 +14,11 @@ from limpet.node.memory import MemoryKeeper
 from limpet.store.backups import BackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from limpet.node.apps import AppRuntime
     from limpet.node.keys import NodeKeys
-    from limpet.node.modules import Modules
+    from limpet.node.needs import Needs
     from limpet.node.reporting import Reporter
     from limpet.node.spares import Spares
     from limpet.plan import AppKey
@@ -41,7 +41,7 @@ class Care:
         database: Database,
         reserve: Reserve,
         keys: NodeKeys,
-        modules: Modules,
+        needs: Needs,
         apps: Mapping[AppKey, AppRuntime],
         spares: Spares,
         reporter: Reporter,
@@ -60,7 +60,7 @@ class Care:
             store=store,
             backups=database.backups,
             reserve=reserve,
-            uses=_Uses(database, modules),
+            uses=needs,
             conditions=self.conditions,
             record=reporter.of_node,
         )
@@ -131,17 +131,3 @@ class Care:
         else:
             if made is not None:
                 self._backed_up_at = now
-
-
-class _Uses:
-    """Who needs what of the store, as the agent knows it (`limpet.node.disk.Uses`)."""
-
-    def __init__(self, database: Database, modules: Modules) -> None:
-        self._database = database
-        self._modules = modules
-
-    def needed_digests(self) -> Collection[str]:
-        return self._database.load_needed_digests()
-
-    def open_code(self) -> Collection[str]:
-        return self._modules.open_artifacts()

@@ -12,13 +12,14 @@ import os
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from limpet.errors import DeniedError
 from limpet.node.modules import RetryableError, refusal
 from limpet.plan import PlanError
 from limpet.registry.policy import Rule, Verdict, parse_policy
-from limpet.registry.reference import parse_reference
+from limpet.registry.reference import name_source, parse_reference
 from limpet.store.downloads import Downloads
 from limpet.store.modules import MAX_MODULE_BYTES
-from limpet.store.pulls import Pull, Pulls
+from limpet.store.pulls import Pull
 from limpet.worker.config import FetchConfig, VerifyConfig, write_config
 from limpet.worker.messages import Fetched, Fetching, Verified
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from limpet.manifest.model import App, ModuleSource
     from limpet.node.modules import Modules
     from limpet.settings import RegistrySettings
-    from limpet.store.database import Database
     from limpet.store.modules import ModuleStore
+    from limpet.store.pulls import Pulls
     from limpet.worker.supervisor import Zygotes
 
 _FETCH_SECONDS = 3600.0
@@ -39,6 +40,12 @@ _MOST_KEY_FILE_BYTES = 256 << 10
 _MOST_EVIDENCE_BYTES = 1 << 20
 # The registry answered, and would answer a reboot alike: what is here does not stand in for it.
 _REFUSALS = frozenset({"ImageNotFound", "RegistryUnauthorized", "InvalidCredentials"})
+
+
+class UnprovenError(DeniedError):
+    """No signature that is here counts, and whether there are others can't be known now."""
+
+    reason = "SignatureRefused"
 
 
 class Step(StrEnum):
@@ -73,7 +80,7 @@ class Puller:
         settings: RegistrySettings,
         *,
         directory: Path,
-        database: Database,
+        pulls: Pulls,
         store: ModuleStore,
         modules: Modules,
         zygotes: Zygotes,
@@ -83,7 +90,7 @@ class Puller:
         self._policy = parse_policy(settings.policy)
         self._mirrors = parse_mirrors(settings.mirrors)
         self._downloads = Downloads(directory)
-        self._pulls = Pulls(database, store.has_module)
+        self._pulls = pulls
         self._store = store
         self._modules = modules
         self._zygotes = zygotes
@@ -140,7 +147,8 @@ class Puller:
     ) -> None:
         """Judge a module that is on disk by the policy as it is now, without a network if it can be.
 
-        Raises `PlanError` when it may not run, `RetryableError` when its signatures could not be had.
+        Raises `PlanError` when it may not run, `UnprovenError` when it may not for now, `RetryableError`
+        when its signatures could not be had.
         """
         rule = self._rule(app.source)
         if rule.verdict is not Verdict.VERIFY:
@@ -153,8 +161,16 @@ class Puller:
         )
         if verified is None or not verified.is_signed:
             # Pulled before there was such a policy, or signed since.
-            async with self._locks.setdefault(name, asyncio.Lock()):
-                fresh = await self._collect(app, name, pull, tell)
+            try:
+                async with self._locks.setdefault(name, asyncio.Lock()):
+                    fresh = await self._collect(app, name, pull, tell)
+            except RetryableError as error:
+                if verified is None:
+                    raise
+                raise UnprovenError(
+                    f"{_unsigned(name, digest, rule, verified)} (its registry can't be asked for "
+                    f"others: {error})"
+                ) from error
             if fresh is not None and fresh != (pull.evidence if pull else ""):
                 verified = await self._verify(digest, fresh, keys)
         if verified is None or not verified.is_signed:
@@ -170,7 +186,7 @@ class Puller:
         tell: Callable[[str, str, bool], None],
     ) -> str | None:
         """Ask the registry for signatures of what is here; None when what it has is something else."""
-        if pull is None:
+        if pull is None or not pull.manifest:
             return None
         answer, evidence = await self._fetch(app, name, pull, tell, _show_nothing, at=pull.manifest)
         if answer.where != "store":
@@ -341,14 +357,6 @@ class Puller:
 
 def _show_nothing(_progress: str) -> None:
     """Signatures are too small for it."""
-
-
-def name_source(source: ModuleSource) -> str:
-    """A source as people write it; what is pinned has its digest in it."""
-    if source.scheme != "oci":
-        return f"{source.location}#{source.digest}" if source.digest else source.location
-    reference = parse_reference(source.location)
-    return f"oci://{reference.name}@{source.digest}" if source.digest else f"oci://{reference}"
 
 
 def parse_mirrors(text: str) -> dict[str, str]:

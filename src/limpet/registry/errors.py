@@ -12,9 +12,13 @@ class FetchError(InvalidInputError):
 
 
 class FetchFailedError(TemporaryError):
-    """A source that did not give the module this time."""
+    """A source that did not give the module this time; perhaps it said when to ask again."""
 
     reason = "FetchFailed"
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class MissingError(NotFoundError):

@@ -21,6 +21,7 @@ from limpet import __version__
 from limpet.registry.errors import FetchError, FetchFailedError
 from limpet.registry.pace import Pace, Rates, stalled
 from limpet.registry.reference import is_loopback
+from limpet.registry.times import explain_clock, parse_retry_after
 
 if TYPE_CHECKING:
     import socket
@@ -31,6 +32,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_ERROR_BYTES = 4096
 _ERROR_CODE = re.compile(r"[A-Z_]{1,40}")
 _PERHAPS_LATER = frozenset({408, 421, 425, 429})
+_TELLING_WHEN = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,10 @@ def failed(response: Response, what: str) -> Exception:
     """The error for an answer's status: for good, or for now."""
     text = f"{what}: the server answered {response.status}{_reason(response)}"
     if response.status >= 500 or response.status in _PERHAPS_LATER:
-        return FetchFailedError(text)
+        pause = 0.0
+        if response.status in _TELLING_WHEN:
+            pause = parse_retry_after(response.header("Retry-After"), response.header("Date"))
+        return FetchFailedError(text, retry_after_seconds=pause)
     return FetchError(text)
 
 
@@ -247,7 +252,8 @@ def _is_excepted(host: str, names: tuple[str, ...]) -> bool:
 def _failure(url: str, error: Exception) -> FetchFailedError:
     if isinstance(error, TimeoutError):
         return FetchFailedError(f"{url}: no answer in time")
-    return FetchFailedError(f"{url}: {str(error) or type(error).__name__}"[:500])
+    text = f"{url}: {str(error) or type(error).__name__}"[:500]
+    return FetchFailedError(f"{text}{explain_clock(error)}")
 
 
 class _Paced(io.RawIOBase):

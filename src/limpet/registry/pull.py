@@ -98,11 +98,11 @@ def persist(act: Callable[[], _Result], patience: Patience) -> _Result:
     while True:
         try:
             return act()
-        except FetchFailedError:
+        except FetchFailedError as error:
             failures += 1
             if failures >= patience.attempts:
                 raise
-            patience.wait(failures)
+            patience.wait(failures, error)
 
 
 def _extract(

@@ -9,6 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limpet.manifest.model import ModuleSource
 
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ENDPOINT = "registry-1.docker.io"
@@ -59,6 +63,14 @@ def parse_reference(location: str) -> Reference:
     if at:
         return Reference(host=host, repository=repository, digest=digest)
     return Reference(host=host, repository=repository, tag=tag or "latest")
+
+
+def name_source(source: ModuleSource) -> str:
+    """A source as people write it; what is pinned has its digest in it."""
+    if source.scheme != "oci":
+        return f"{source.location}#{source.digest}" if source.digest else source.location
+    reference = parse_reference(source.location)
+    return f"oci://{reference.name}@{source.digest}" if source.digest else f"oci://{reference}"
 
 
 def is_digest(text: object) -> bool:

@@ -47,10 +47,12 @@ class Patience:
     pause_seconds: float = 0.5
     sleep: Callable[[float], None] = time.sleep
 
-    def wait(self, failures: int) -> None:
-        """Pause after so many failures in a row."""
+    def wait(self, failures: int, error: FetchFailedError) -> None:
+        """Pause after so many failures in a row, at least as long as the server asked for."""
         longest = min(_LONGEST_PAUSE_SECONDS, self.pause_seconds * 2 ** (failures - 1))
-        self.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
+        share = random.random()  # noqa: S311 - spreads load, hides nothing
+        asked = error.retry_after_seconds
+        self.sleep(max(longest * (1 + share) / 2, asked * (1 + share / 10)))
 
 
 def download(
@@ -98,11 +100,11 @@ def _complete(
         before = sink.size
         try:
             _continue(open_at, sink, wanted, report)
-        except FetchFailedError:
+        except FetchFailedError as error:
             failures = 1 if sink.size > before else failures + 1
             if failures >= patience.attempts:
                 raise
-            patience.wait(failures)
+            patience.wait(failures, error)
         else:
             return
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from limpet.store.database import now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from limpet.store.database import Database
 
@@ -46,6 +46,28 @@ class Pulls:
     def of_module(self, source: str, module: str) -> Pull | None:
         """How a module came from a source."""
         return next((pull for pull in self._of(source) if pull.module == module), None)
+
+    def named(self, sources: Collection[str]) -> frozenset[str]:
+        """The modules that these sources are, as far as they are here: each one's last pull."""
+        latest: dict[str, tuple[float, str]] = {}
+        for source, module, pulled_at in self._database.connection.execute(
+            "SELECT source, module, pulled_at FROM pulls"
+        ):
+            if source in sources and self._has_module(str(module)):
+                found = (float(str(pulled_at)), str(module))
+                latest[str(source)] = max(found, latest.get(str(source), found))
+        return frozenset(module for _, module in latest.values())
+
+    def drop_missing(self) -> None:
+        """Forget the pulls whose modules are gone: they say nothing any more. Raises `StoreFullError`."""
+        rows = self._database.connection.execute("SELECT source, module FROM pulls").fetchall()
+        gone = [
+            (str(source), str(module))
+            for source, module in rows
+            if not self._has_module(str(module))
+        ]
+        if gone:
+            self._database.write("DELETE FROM pulls WHERE source = ? AND module = ?", gone)
 
     def write(self, pull: Pull) -> None:
         """Remember a pull, durably; what was pulled from there before and is gone is forgotten.

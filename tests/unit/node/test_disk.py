@@ -12,7 +12,9 @@ from limpet.node.conditions import Conditions
 from limpet.node.disk import DISK_PRESSURE, DiskKeeper, DiskPressureError
 from limpet.settings import DiskSettings
 from limpet.store.database import Database, StoredObject
+from limpet.store.downloads import Downloads
 from limpet.store.modules import ModuleStore
+from limpet.store.pulls import Pull, Pulls
 from limpet.store.reserve import Reserve
 
 MIB = 1 << 20
@@ -26,12 +28,20 @@ SETTINGS = DiskSettings(
 
 
 class Uses:
-    def __init__(self, database):
+    def __init__(self, database, store):
         self.database = database
+        self.pulls = Pulls(database, store.has_module)
+        self.sources = set()
         self.code = set()
 
     def needed_digests(self):
-        return self.database.load_needed_digests()
+        return self.database.load_needed_digests() | self.pulls.named(self.sources)
+
+    def wanted_sources(self):
+        return self.sources
+
+    def forget_missing(self):
+        self.pulls.drop_missing()
 
     def open_code(self):
         return self.code
@@ -49,7 +59,7 @@ class World:
         self.store.open(b"k" * 32)
         self.database = Database(path / "state.db")
         self.database.open([b"k" * 32])
-        self.uses = Uses(self.database)
+        self.uses = Uses(self.database, self.store)
         self.keeper = DiskKeeper(
             path,
             SETTINGS,
@@ -205,6 +215,52 @@ def test_an_unfinished_file_goes_only_when_nobody_writes_to_it(world):
     world.look()
     assert not name.exists()
     staged.abandon()
+
+
+def test_what_a_wanted_source_is_now_stays_and_what_it_was_goes(world):
+    old, latest, other = world.module("old"), world.module("latest"), world.module("other")
+    wanted, unwanted = "oci://r.example/a:latest", "oci://r.example/b:1"
+    for source, module in ((wanted, old), (wanted, latest), (unwanted, other)):
+        world.uses.pulls.write(Pull(source=source, module=module, evidence="{}"))
+    world.uses.sources = {wanted}
+    world.free = 0
+    world.look()
+    assert world.store.has_module(latest)
+    assert not world.store.has_module(old)
+    assert not world.store.has_module(other)
+    rows = world.database.connection.execute("SELECT source, module FROM pulls").fetchall()
+    assert rows == [(wanted, latest)], "what is known of a module goes with it"
+    world.uses.sources = set()
+    world.look()
+    world.now += 3600
+    world.look()
+    assert not world.store.has_module(latest)
+
+
+def test_what_is_known_of_a_module_that_nobody_needs_stays_as_long_as_it_is_here(world):
+    digest = world.module("a")
+    world.uses.pulls.write(Pull(source="oci://r.example/a:1", module=digest))
+    world.look()
+    assert world.uses.pulls.latest("oci://r.example/a:1").module == digest
+
+
+def test_a_download_that_nobody_waits_for_goes_when_nobody_writes_to_it(world):
+    world.look()
+    downloads = Downloads(world.store._directory)
+    for source in ("oci://r.example/wanted:1", "oci://r.example/gone:1"):
+        begun = downloads.open(source)
+        os.write(begun.partial, b"part")
+        os.write(begun.notes, b"note")
+        begun.close()
+    world.uses.sources = {"oci://r.example/wanted:1"}
+    folder = world.store._directory / "downloads"
+    world.now += 700
+    world.look()
+    assert len(list(folder.iterdir())) == 4
+    world.now += 25 * 3600
+    world.look()
+    assert len(list(folder.iterdir())) == 2
+    assert list(downloads.unwanted(world.uses.sources)) == []
 
 
 def test_pressure_is_told_once_and_its_end_as_well(world):

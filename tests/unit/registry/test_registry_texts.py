@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from limpet.manifest.model import ModuleSource
 from limpet.manifest.module_source import parse_module_source
-from limpet.node.pulling import Step, decide_pull, name_source, parse_mirrors, show_progress
+from limpet.node.pulling import Step, decide_pull, parse_mirrors, show_progress
 from limpet.registry.challenge import Challenge, parse_challenges
 from limpet.registry.credentials import CredentialsError, parse_keychain
 from limpet.registry.policy import PolicyError, Verdict, parse_policy
-from limpet.registry.reference import is_loopback, parse_reference
+from limpet.registry.reference import is_loopback, name_source, parse_reference
 
 HEX = "0" * 64
 

@@ -1,0 +1,76 @@
+"""Modules that came along with their apps, as from a bundle, instead of from where the apps say they are.
+
+Each is remembered as if it had been pulled, with the signatures that came along: the signature policy judges
+it like any other (`limpet.node.pulling`), and imagePullPolicy finds it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from limpet.errors import InvalidInputError
+from limpet.manifest.model import App
+from limpet.manifest.parse import parse_object
+from limpet.registry.reference import name_source
+from limpet.store.pulls import Pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from limpet.store.pulls import Pulls
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """An app's object, its module's digest, and maybe `evidence` (`limpet.registry.signatures`)."""
+
+    document: Mapping[str, object]
+    digest: str
+    evidence: object = None
+
+
+def plan_pulls(brought: Sequence[Brought]) -> list[Pull]:
+    """What is to be remembered of it. Raises LimpetError."""
+    pulls = []
+    for each in brought:
+        app = parse_object(each.document)
+        if not isinstance(app, App) or app.source.scheme == "file":
+            if each.evidence is not None:
+                raise InvalidInputError("`evidence` is for apps whose image is in a registry")
+            continue
+        manifest, evidence = _read_evidence(each.evidence)
+        source = name_source(app.source)
+        pulls.append(Pull(source=source, module=each.digest, manifest=manifest, evidence=evidence))
+    return pulls
+
+
+def remember(pulls: Pulls, brought: Sequence[Brought]) -> Callable[[], None] | None:
+    """Return what writes it down, within the transaction of the objects; None when there is nothing to.
+
+    Raises LimpetError.
+    """
+    planned = plan_pulls(brought)
+    if not planned:
+        return None
+
+    def write() -> None:
+        for pull in planned:
+            known = pulls.of_module(pull.source, pull.module)
+            is_poorer = known is not None and bool(known.evidence) and not pull.evidence
+            kept = known if is_poorer and known is not None else pull
+            pulls.write(replace(kept, pulled_at=0.0))
+
+    return write
+
+
+def _read_evidence(document: object) -> tuple[str, str]:
+    """The digest of what the source names, and the evidence as it is kept. Raises `FormatError`."""
+    if document is None:
+        return "", ""
+    from limpet.registry.documents import digest_of
+    from limpet.registry.signatures import encode_evidence, parse_evidence
+
+    evidence = parse_evidence(document)
+    manifest = digest_of(evidence.manifests[0]) if evidence.manifests else ""
+    return manifest, encode_evidence(evidence)

@@ -1,0 +1,91 @@
+"""What came along with an app is remembered as if it had been pulled."""
+
+import base64
+import json
+
+import pytest
+
+from limpet.errors import InvalidInputError
+from limpet.node.brought import Brought, plan_pulls, remember
+from limpet.registry.documents import digest_of
+from limpet.registry.errors import FormatError
+from limpet.registry.signatures import MAX_SIGNATURES, decode_evidence
+from limpet.store.database import Database
+from limpet.store.pulls import Pulls
+
+MODULE = "sha256:" + "a" * 64
+SOURCE = "oci://registry.example/acme/app:1"
+EVIDENCE = {
+    "manifests": [base64.b64encode(b"an index").decode(), base64.b64encode(b"{}").decode()],
+    "signatures": [[base64.b64encode(b"payload").decode(), base64.b64encode(b"sign").decode()]],
+}
+
+
+def pod(image):
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "a", "image": image}]},
+    }
+
+
+@pytest.fixture
+def pulls(tmp_path):
+    database = Database(tmp_path / "state.db")
+    database.open([bytes(32)])
+    yield Pulls(database, lambda _: True)
+    database.close()
+
+
+def test_a_module_of_a_registry_is_a_pull_with_its_evidence():
+    [pull] = plan_pulls([Brought(pod(SOURCE), MODULE, EVIDENCE)])
+    assert (pull.source, pull.module) == (SOURCE, MODULE)
+    assert pull.manifest == digest_of(b"an index"), "that is what the tag stood for"
+    assert decode_evidence(pull.evidence).signatures[0].payload == b"payload"
+
+
+def test_a_file_and_what_is_no_app_are_none():
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
+    assert plan_pulls([Brought(pod("./a.wasm"), MODULE), Brought(secret, MODULE)]) == []
+    with pytest.raises(InvalidInputError, match="in a registry"):
+        plan_pulls([Brought(pod("./a.wasm"), MODULE, EVIDENCE)])
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        [],
+        "text",
+        {},
+        {"manifests": 1, "signatures": []},
+        {"manifests": [1], "signatures": []},
+        {"manifests": ["A"], "signatures": []},
+        {"manifests": [], "signatures": [["AAAA"]]},
+        {"manifests": [], "signatures": [["AAAA", "AAAA"]] * (MAX_SIGNATURES + 1)},
+        {"manifests": ["A" * (1 << 20)], "signatures": []},
+    ],
+)
+def test_evidence_that_is_none_is_refused(evidence):
+    with pytest.raises(FormatError, match="evidence"):
+        plan_pulls([Brought(pod(SOURCE), MODULE, evidence)])
+
+
+def test_better_evidence_replaces_worse_and_never_the_other_way_round(pulls):
+    assert remember(pulls, []) is None
+    for evidence in (None, EVIDENCE, None):
+        write = remember(pulls, [Brought(pod(SOURCE), MODULE, evidence)])
+        assert write is not None
+        write()
+    kept = pulls.latest(SOURCE)
+    assert json.loads(kept.evidence) == EVIDENCE
+    assert kept.manifest == digest_of(b"an index")
+
+
+def test_what_was_brought_last_is_what_the_source_is_now(pulls):
+    other = "sha256:" + "b" * 64
+    for module in (MODULE, other, MODULE):
+        write = remember(pulls, [Brought(pod(SOURCE), module)])
+        assert write is not None
+        write()
+        assert pulls.latest(SOURCE).module == module
