@@ -52,6 +52,7 @@ from limpet.node.state import (
     decide_actions,
     decide_wake_up,
 )
+from limpet.node.volume_recovery import VolumeRecovery
 from limpet.node.volumes import Volumes
 from limpet.plan import (
     AppKey,
@@ -155,7 +156,9 @@ class Agent:
         self._keeper = Keeper(self._tell_launcher)
         self._estate = read_estate(inheritance.held)
         self._last_status = inheritance.last_status
-        self._volumes = Volumes(directory, self.keys, self._announce)
+        self._volumes = Volumes(
+            directory, self.keys, self._announce, free_bytes=settings.disk.free_bytes
+        )
         self._listeners = Listeners(inheritance.sockets, keep=self._keep, drop=self._drop)
         self._catalog = Catalog([])
         self._dirty: set[AppKey] = set()
@@ -216,6 +219,14 @@ class Agent:
         )
 
         self.care = Care(self, self.modules)
+        self.volume_recovery = VolumeRecovery(
+            self._volumes,
+            apps=self.apps.values,
+            has_room=lambda: not self.care.disk.is_short,
+            prepare=self._preparer.prepare,
+            record_app=self.record_app,
+            record_node=self.record_node,
+        )
 
     # Life
 
@@ -263,11 +274,12 @@ class Agent:
         flusher.cancel()
         trimmer.cancel()
         carer.cancel()
+        self.volume_recovery.stop()
         for finish in (self._write_completions, self.events.flush, self.logs.close):
             # A full disk: what waits is lost, the rest is not.
             with contextlib.suppress(LimpetError):
                 finish()
-        self._volumes.close()
+        await self._volumes.close()
         self.database.close()
         self.groups.close()
 

@@ -72,7 +72,11 @@ class Care:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            for name, look in (("disk", self.disk.look), ("memory", self.memory.look)):
+            for name, look in (
+                ("disk", self.disk.look),
+                ("memory", self.memory.look),
+                ("volumes", self._agent.volume_recovery.look),
+            ):
                 self._look(name, look)
             await asyncio.sleep(_LOOK_SECONDS)
             await self._back_up()
