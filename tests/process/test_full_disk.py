@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from guests import build_guest
 from running_node import Json, Load, RunningNode, wait_for
-from workloads import config_map, http_app
+from workloads import claim, config_map, http_app
 
 from limpet.errors import TemporaryError
 
@@ -153,4 +154,90 @@ def test_what_nothing_needs_is_evicted_and_what_a_release_needs_is_not(
     wait_for(lambda: condition(node, "DiskPressure")["status"] == "False", "the relief")
     node.apply(http_app("goes", "status_only"))  # the client uploads it again
     node.wait_ready("goes")
+    node.stop()
+
+
+def book_app(size: str) -> list[Json]:
+    """Return a claim of this size, and an app that keeps a book on it."""
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "kept"}}
+    return [
+        claim("kept", size),
+        http_app("book", "ledger", volumes=[volume], mounts={"/data": "v"}),
+    ]
+
+
+def write_line(node: RunningNode, number: int) -> bool:
+    """Whether the app could write a line, durably."""
+    return node.request("book", f"/?id=n{number}", method="POST").status == 201
+
+
+def make_read_only(node: RunningNode) -> int:
+    """Fill the disk below a volume that is not set aside, until it can't be written; return lines in it."""
+    written = 0
+    assert write_line(node, written)
+    fill(node.data)
+    while write_line(node, written + 1):
+        written += 1
+    wait_for(
+        lambda: not write_line(node, -1) and node.events("book", "VolumeReadOnly"), "the event"
+    )
+    return written
+
+
+def check_recovered(node: RunningNode, written: int) -> None:
+    (node.data / "filler").unlink()
+    wait_for(lambda: node.events("book", "VolumeRecovered"), "the recovery")
+    node.wait_ready("book")
+    assert write_line(node, written + 1)
+    book = node.request("book").text
+    assert all(f"E n{number} " in book for number in range(written + 2))
+    assert not node.events("book", "VolumeRepaired")
+
+
+def test_an_app_writes_to_its_volume_on_a_full_disk(disk_node: Callable[..., RunningNode]) -> None:
+    node = disk_node()
+    node.start()
+    node.apply(*book_app("16Mi"))
+    node.wait_ready("book")
+    fill(node.data)
+    wait_for(lambda: condition(node, "DiskPressure")["status"] == "True", "the pressure")
+    assert all(write_line(node, number) for number in range(50))
+    reasons = {event["reason"] for event in node.events("book")}
+    assert not reasons & {"VolumeNotSetAside", "VolumeReadOnly"}
+    node.stop()
+
+
+def test_a_volume_that_a_full_disk_made_read_only_recovers(
+    disk_node: Callable[..., RunningNode],
+) -> None:
+    node = disk_node()
+    node.start()
+    node.apply(http_app("other", "echo"), *book_app("38Mi"))
+    node.wait_ready("other")
+    node.wait_ready("book")
+    assert node.events("book", "VolumeNotSetAside")
+    pids = [node.pid(role) for role in ("launcher", "agent", "zygote")]
+    with Load(node.port("other"), clients=1, pause_seconds=0.01) as load:
+        written = make_read_only(node)
+        check_recovered(node, written)
+        load.wait_more(20)
+    assert load.failures == []
+    assert [node.pid(role) for role in ("launcher", "agent", "zygote")] == pids
+    assert not node.events("other", "VolumeReadOnly")
+    node.stop()
+
+
+def test_a_volume_recovers_whose_agent_died_meanwhile(
+    disk_node: Callable[..., RunningNode],
+) -> None:
+    node = disk_node()
+    node.start()
+    node.apply(*book_app("38Mi"))
+    node.wait_ready("book")
+    written = make_read_only(node)
+    agent = node.pid("agent")
+    os.kill(agent, signal.SIGKILL)
+    wait_for(lambda: node.pid("agent") != agent, "another agent")
+    node.wait_up()
+    check_recovered(node, written)
     node.stop()

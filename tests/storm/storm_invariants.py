@@ -28,7 +28,6 @@ _PATIENCE_SECONDS = 30.0
 # Faults that take requests with them, as each says in docs/reliability.md.
 _COSTS_REQUESTS = {
     *("kill worker", "kill tree", "kill launcher", "freeze worker", "freeze launcher"),
-    "restart for a read-only volume",
 }
 
 
@@ -38,22 +37,8 @@ def settle(world: World) -> None:
     world.disk.free()
     world.is_full = False
     wait_for(world.is_up, "the node")
-    _help_a_read_only_volume(world)
     for invariant in SETTLED:
         invariant(world)
-
-
-def _help_a_read_only_volume(world: World) -> None:
-    """Do what docs/events.md tells the operator: a volume whose disk was full needs a restart.
-
-    Its image is sparse. When the disk has no block for the journal of the file system inside, the kernel
-    makes that read-only, and it stays so until it is mounted anew.
-    """
-    if "disk full" not in world.faults or LEDGER not in world.desired.apps():
-        return
-    if world.ledger.write() == http.HTTPStatus.INSUFFICIENT_STORAGE:
-        world.note_fault("restart for a read-only volume")
-        world.restart()
 
 
 def acknowledged_changes_are_there(world: World) -> None:

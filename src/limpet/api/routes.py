@@ -342,7 +342,8 @@ async def _log_chunks(
             yield b"".join(batch)
         while follow:
             try:
-                first = await asyncio.wait_for(queue.get(), _FOLLOW_CHECK_SECONDS)
+                async with asyncio.timeout(_FOLLOW_CHECK_SECONDS):
+                    first = await queue.get()
             except TimeoutError:
                 if runtime.is_over:
                     return

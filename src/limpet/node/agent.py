@@ -114,6 +114,8 @@ class Agent:
             needs=Needs(self.database, self.objects, self.pulls, self.modules),
             apps=self.apps,
             spares=self.spares,
+            volumes=self._volumes,
+            prepare=self._preparer.prepare,
             reporter=self.reporter,
         )
 
@@ -145,7 +147,9 @@ class Agent:
         )
         self.objects = Objects(self.database, self.store)
         self._completions = Completions(self.database, self.objects)
-        self._volumes = Volumes(directory, self.keys, self.reporter.to_all)
+        self._volumes = Volumes(
+            directory, self.keys, self.reporter.to_all, free_bytes=settings.disk.free_bytes
+        )
 
     def _make_processes(self) -> None:
         """Make what starts processes and hands work to them."""
@@ -301,7 +305,7 @@ class Agent:
         await self._drain_all()
         for task in tasks:
             task.cancel()
-        self._close()
+        await self._close()
 
     def _open(self) -> None:
         """Open what is on disk and want what it says."""
@@ -317,12 +321,13 @@ class Agent:
         self.care.open()
         self.manifests.load()
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
+        self.care.stop()
         for finish in (self._completions.write, self.events.flush, self.logs.close):
             # A full disk: what waits is lost, the rest is not.
             with contextlib.suppress(LimpetError):
                 finish()
-        self._volumes.close()
+        await self._volumes.close()
         self.database.close()
         self.groups.close()
 

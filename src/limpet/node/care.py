@@ -11,6 +11,7 @@ from limpet.errors import LimpetError
 from limpet.node.conditions import Conditions
 from limpet.node.disk import DiskKeeper
 from limpet.node.memory import MemoryKeeper
+from limpet.node.volume_recovery import VolumeRecovery
 from limpet.store.backups import BackupError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from limpet.node.needs import Needs
     from limpet.node.reporting import Reporter
     from limpet.node.spares import Spares
+    from limpet.node.volumes import Volumes
     from limpet.plan import AppKey
     from limpet.settings import Settings
     from limpet.store.database import Database
@@ -44,6 +46,8 @@ class Care:
         needs: Needs,
         apps: Mapping[AppKey, AppRuntime],
         spares: Spares,
+        volumes: Volumes,
+        prepare: Callable[[AppRuntime], None],
         reporter: Reporter,
     ) -> None:
         self.conditions = Conditions()
@@ -73,6 +77,14 @@ class Care:
             record=reporter.of_node,
             record_app=reporter.of_app,
         )
+        self.volumes = VolumeRecovery(
+            volumes,
+            apps=apps.values,
+            has_room=lambda: not self.disk.is_short,
+            prepare=prepare,
+            record_app=reporter.of_app,
+            record_node=reporter.of_node,
+        )
 
     def open(self) -> None:
         """Tell what was found when the node's files were opened; guard what is stored from now on."""
@@ -81,6 +93,10 @@ class Care:
             sys.stderr.write(f"warning: {self._database.restored}\n")
         sys.stderr.flush()
         self._store.admit = self.disk.admit
+
+    def stop(self) -> None:
+        """End what is under way."""
+        self.volumes.stop()
 
     def tell_problems(self) -> None:
         """Tell what people have to know of the keyring."""
@@ -96,7 +112,11 @@ class Care:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            for name, look in (("disk", self.disk.look), ("memory", self.memory.look)):
+            for name, look in (
+                ("disk", self.disk.look),
+                ("memory", self.memory.look),
+                ("volumes", self.volumes.look),
+            ):
                 self._look(name, look)
             await asyncio.sleep(_LOOK_SECONDS)
             await self._back_up()

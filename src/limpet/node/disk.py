@@ -125,6 +125,11 @@ class DiskKeeper:
                     "space on that disk"
                 )
 
+    @property
+    def is_short(self) -> bool:
+        """Whether less was free at the last look than the node keeps."""
+        return self._conditions.is_true(DISK_PRESSURE)
+
     def give_reserve_up(self) -> bool:
         """Let the reserve go when the disk is full; whether that freed anything."""
         with contextlib.suppress(OSError):

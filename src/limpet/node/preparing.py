@@ -173,7 +173,7 @@ class Preparer:
                 f"{app.memory_bytes >> 10}); raise the limit",
                 is_final=True,
             )
-        await self._volumes.prepare(runtime.key, plan.mounts)
+        await self._volumes.prepare(runtime.key, plan.mounts, tell=partial(self._record, runtime))
         sockets = [self._listeners.open(listener) for listener in plan.listeners]
         self._failures.pop(runtime.key, None)
         runtime.prepare(plan, artifact, sockets, release=target.number)

@@ -70,6 +70,11 @@ def decide_floor(budget: DiskBudget, total_bytes: int) -> int:
     return min(budget.free_bytes, total_bytes // 10)
 
 
+def decide_kept(free_bytes: int, total_bytes: int) -> int:
+    """Return what stays free of a disk when volumes are set aside: room for modules and the state as well."""
+    return 2 * min(free_bytes, total_bytes // 10)
+
+
 def decide_disk_pressure(*, was_under: bool, free_bytes: int, floor_bytes: int) -> bool:
     """Whether the disk is under pressure now; it ends a little above where it begins."""
     return free_bytes < floor_bytes * (_RELIEF if was_under else 1)

@@ -145,7 +145,8 @@ class Prober:
         if not self._worker.process.send(make_request(number)):
             return "the worker does not answer"
         try:
-            result = await asyncio.wait_for(future, probe.timeout_seconds)
+            async with asyncio.timeout(probe.timeout_seconds):
+                result = await future
         except TimeoutError:
             return f"no answer within {probe.timeout_seconds} s"
         finally:

@@ -59,7 +59,8 @@ async def run_task(
     finally:
         os.close(settings)
     try:
-        return await asyncio.wait_for(done, seconds)
+        async with asyncio.timeout(seconds):
+            return await done
     except TimeoutError:
         raise TaskTimeoutError(f"{role} took over {seconds:.0f} s") from None
     finally:

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError, UnavailableError
 from limpet.node.mounts import mounts_directory
+from limpet.node.pressure import decide_kept
 from limpet.provision.facilities import VolumeSupport, try_volumes
 from limpet.store.files import make_directory, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from limpet.manifest.model import Mount
     from limpet.node.keys import NodeKeys
     from limpet.plan import AppKey, PlannedMount
     from limpet.store.images import Usage, VolumeImage
@@ -56,19 +58,30 @@ class Volumes:
     """Makes, opens and removes the folders below a data directory.
 
     `volumes/NAMESPACE/CLAIM` outlives apps, `apps/NAMESPACE/NAME/...` goes with its app. `report` is
-    told what happened to a volume, by its name.
+    told what happened to a volume, by its name. `free_bytes` is what the node keeps free of its disk.
     """
 
-    def __init__(self, directory: Path, keys: NodeKeys, report: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keys: NodeKeys,
+        report: Callable[[str, str], None],
+        *,
+        free_bytes: int = 0,
+    ) -> None:
         self._claims = directory / "volumes"
         self._apps = directory / "apps"
         self._mounts = mounts_directory(directory)
         self._keys = keys
         self._report = report
+        self._free_bytes = free_bytes
         self._open: dict[Path, _Open] = {}
         self._support: VolumeSupport | None = None
         self._busy = asyncio.Lock()
         self._opening: set[asyncio.Future[None]] = set()
+        self._held: dict[Path, asyncio.Event] = {}
+        self._unopened: set[Path] = set()
+        self._is_closing = False
 
     # Finding out
 
@@ -96,23 +109,51 @@ class Volumes:
 
     # Opening
 
-    async def prepare(self, key: AppKey, mounts: Sequence[PlannedMount]) -> None:
-        """Make and mount what an app needs, so that starting it opens nothing. Raises LimpetError."""
+    async def prepare(
+        self,
+        key: AppKey,
+        mounts: Sequence[PlannedMount],
+        tell: Callable[[str, str, bool], None] = lambda _reason, _message, _is_warning: None,
+    ) -> None:
+        """Make and mount what an app needs, so that starting it opens nothing. Raises LimpetError.
+
+        `tell` makes an event of the app.
+        """
         for folder, mount in self._folders(key, mounts):
+            while (held := self._held.get(folder)) is not None:
+                await held.wait()
             # Whoever prepares may be told to begin anew, while what a thread makes goes on being made:
             # nobody else may make it beside that, with another key.
-            opening = asyncio.ensure_future(self._have_open(folder, key, mount))
+            opening = asyncio.ensure_future(self._have_open(folder, key, mount, tell))
             self._opening.add(opening)
             opening.add_done_callback(self._on_opened)
             await asyncio.shield(opening)
 
-    async def _have_open(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
+    async def _have_open(
+        self,
+        folder: Path,
+        key: AppKey,
+        mount: PlannedMount,
+        tell: Callable[[str, str, bool], None],
+    ) -> None:
         async with self._busy:
             found = self._open.get(folder)
-            if found is None:
-                self._open[folder] = await self._make(folder, key, mount)
-            elif found.size_bytes < (mount.size_bytes or 0):
-                await self._grow(folder, key, mount)
+            if self._is_closing:
+                return  # whoever asked has been given up
+            try:
+                if found is None:
+                    self._open[folder] = await self._make(folder, key, mount)
+                elif found.size_bytes < (mount.size_bytes or 0):
+                    await self._grow(folder, key, mount)
+                else:
+                    return
+            except LimpetError as error:
+                if error.reason == "VolumeReadOnly":
+                    self._unopened.add(folder)
+                raise
+            self._unopened.discard(folder)
+            if mount.kind == "PersistentVolumeClaim":
+                _warn(self._open[folder], tell)
 
     def _on_opened(self, opening: asyncio.Future[None]) -> None:
         self._opening.discard(opening)
@@ -156,10 +197,26 @@ class Volumes:
         if 0 < identity.generation < generation:
             self._encrypt_anew(folder, size_bytes, name)
             identity = _read_identity(folder, generation)
-        image = self._image(folder, identity, size_bytes, name)
+        # A claim asks for storage; scratch space has a limit.
+        is_promised = mount.kind == "PersistentVolumeClaim"
+        kept_bytes = self._kept_bytes(folder) if is_promised else None
+        image = self._image(folder, identity, size_bytes, name, kept_bytes=kept_bytes)
         return _Open(self._confine(image.open()), image, size_bytes=size_bytes)
 
-    def _image(self, folder: Path, identity: _Identity, size_bytes: int, name: str) -> VolumeImage:
+    def _kept_bytes(self, folder: Path) -> int:
+        found = os.statvfs(folder)
+        return decide_kept(self._free_bytes, found.f_blocks * found.f_frsize)
+
+    def _image(
+        self,
+        folder: Path,
+        identity: _Identity,
+        size_bytes: int,
+        name: str,
+        *,
+        kept_bytes: int | None = None,
+        replaced_bytes: int = 0,
+    ) -> VolumeImage:
         from limpet.store.images import VolumeImage
 
         key = None
@@ -173,6 +230,8 @@ class Volumes:
             key=key,
             name=name,
             report=lambda message: self._report("VolumeRepaired", message),
+            kept_bytes=kept_bytes,
+            replaced_bytes=replaced_bytes,
         )
 
     def _encrypt_anew(self, folder: Path, size_bytes: int, name: str) -> None:
@@ -190,7 +249,13 @@ class Volumes:
             _remove_tree(staged)
             make_directory(staged)
             generation = self._keys.keyring.generation
-            copy = self._image(staged, _read_identity(staged, generation), size_bytes, name)
+            copy = self._image(
+                staged,
+                _read_identity(staged, generation),
+                size_bytes,
+                name,
+                replaced_bytes=os.stat(folder / "volume.img").st_blocks * 512,
+            )
             copy_volume(self._image(folder, _read_identity(folder, 0), size_bytes, name), copy)
             exchange(staged, folder)
             self._report("VolumeReencrypted", f"volume {name} has a key of generation {generation}")
@@ -248,11 +313,17 @@ class Volumes:
     ) -> Iterator[tuple[Path, PlannedMount]]:
         for mount in mounts:
             if mount.kind == "PersistentVolumeClaim":
-                yield self._claims / key.namespace / mount.source, mount
+                yield self._claim(key, mount.source), mount
             elif mount.kind == "EmptyDir":
-                yield self._apps / key.namespace / key.name / "empty" / mount.source, mount
+                yield self._empty(key, mount.source), mount
             else:
                 yield self._files / key.namespace / key.name / _content_mark(mount.files), mount
+
+    def _claim(self, key: AppKey, name: str) -> Path:
+        return self._claims / key.namespace / name
+
+    def _empty(self, key: AppKey, name: str) -> Path:
+        return self._apps / key.namespace / key.name / "empty" / name
 
     @property
     def _files(self) -> Path:
@@ -306,8 +377,59 @@ class Volumes:
         ):
             _remove_tree(folder)
 
-    def close(self) -> None:
-        """Unmount everything; no guest is left."""
+    # Volumes that became read-only
+
+    def find_read_only(self) -> frozenset[Path]:
+        """Return the folders that can't be written to, or opened, before their users have ended."""
+        images = {
+            os.path.realpath(opened.image.mount_point): folder
+            for folder, opened in self._open.items()
+            if opened.image is not None
+        }
+        if not images:
+            return frozenset(self._unopened)
+        from limpet.store.images import find_read_only
+
+        return frozenset(images[point] for point in find_read_only(images)) | self._unopened
+
+    def is_open(self, folder: Path) -> bool:
+        """Whether guests can be given a folder."""
+        return folder in self._open
+
+    def is_set_aside(self, folder: Path) -> bool:
+        """Whether an open volume has all its space on the disk."""
+        found = self._open.get(folder)
+        return found is not None and found.image is not None and found.image.is_set_aside
+
+    def uses(self, folder: Path, key: AppKey, mounts: Iterable[Mount]) -> bool:
+        """Whether an app with these mounts has this folder."""
+        return any(
+            (mount.kind == "PersistentVolumeClaim" and folder == self._claim(key, mount.source))
+            or (mount.kind == "EmptyDir" and folder == self._empty(key, mount.source))
+            for mount in mounts
+        )
+
+    def hold(self, folder: Path) -> None:
+        """Let nobody prepare a folder before `release`."""
+        self._held[folder] = asyncio.Event()
+
+    def release(self, folder: Path) -> None:
+        """Let it be opened again."""
+        self._held.pop(folder).set()
+
+    async def shut(self, folder: Path) -> None:
+        """Unmount a folder that no guest uses: it is checked when it is opened next."""
+        async with self._busy:
+            self._unopened.discard(folder)
+            found = self._open.pop(folder, None)
+            if found is not None:
+                await asyncio.to_thread(self._close, found)
+
+    async def close(self) -> None:
+        """Unmount everything, also what a thread still opens; no guest is left."""
+        self._is_closing = True
+        if self._opening:
+            await asyncio.wait(self._opening)
         for opened in self._open.values():
             self._close(opened)
             _remove_memory(opened)
@@ -354,6 +476,18 @@ def _read_identity(folder: Path, generation: int) -> _Identity:
     identity = _Identity(os.urandom(16).hex(), generation)
     write_atomically(path, json.dumps(asdict(identity)).encode())
     return identity
+
+
+def _warn(opened: _Open, tell: Callable[[str, str, bool], None]) -> None:
+    """Tell of a claim's volume whose space is promised to others as well."""
+    image = opened.image
+    if image is not None and not image.is_set_aside:
+        tell(
+            "VolumeNotSetAside",
+            f"the disk has no room to set volume {image.name} aside: should the disk fill, the app "
+            "can't write to it. Free some space on the disk, or ask for a smaller volume",
+            True,
+        )
 
 
 def _remove_memory(opened: _Open) -> None:

@@ -65,12 +65,16 @@ class Folders:
 
     def __init__(self, directory, keys, support=None):
         self.reports = []
+        self.told = []
         self.volumes = Volumes(directory, keys, lambda *report: self.reports.append(report))
         self.volumes._support = support
         self._given = []
 
     def prepare(self, *mounts, key=KEY):
-        asyncio.run(self.volumes.prepare(key, mounts))
+        asyncio.run(self.volumes.prepare(key, mounts, self._hear))
+
+    def _hear(self, *event):
+        self.told.append(event)
 
     def give(self, *mounts, key=KEY):
         given = self.volumes.open_mounts(key, mounts)
@@ -90,7 +94,7 @@ class Folders:
 
     def close(self):
         self.release()
-        self.volumes.close()
+        asyncio.run(self.volumes.close())
         assert self.reports == []
 
 
@@ -125,6 +129,11 @@ def fill(folder, name):
             os.write(descriptor, bytes(MEBI))
     finally:
         os.close(descriptor)
+
+
+def fill_and_remove(folder):
+    assert attempt(lambda: fill(folder, "big")) == "ENOSPC"
+    os.unlink("big", dir_fd=folder)
 
 
 def read(folder, name):
@@ -391,14 +400,90 @@ def test_a_volume_persists_is_bounded_and_leads_nowhere(tmp_path, keys, support)
     usage = folders.volumes.usage("default", "data")
     assert 8 * MEBI <= usage.size_bytes <= 8.5 * MEBI
     assert attempt(lambda: fill(data, "big")) == "ENOSPC"
-    os.unlink("big", dir_fd=data)
-    assert asyncio.run(folders.volumes.trim()) > 0
     folders.close()
     again = Folders(tmp_path, keys, support)
     assert read(again.open(claim())[0], "file") == b"kept"
     again.close()
     image = (tmp_path / "volumes" / "default" / "data" / "volume.img").read_bytes()
     assert (b"kept" in image) is not support.encryption
+
+
+def blocks_bytes(tmp_path):
+    """Return how much of the disk a claim's image has, and its size."""
+    found = os.stat(tmp_path / "volumes" / "default" / "data" / "volume.img")
+    return found.st_blocks * 512, found.st_size
+
+
+@with_mounts
+def test_a_claim_is_set_aside_where_the_disk_has_room(tmp_path, keys, monkeypatch):
+    monkeypatch.setattr(volumes_module, "decide_kept", lambda free_bytes, total_bytes: 1 << 60)
+    folders = Folders(tmp_path, keys, UNENCRYPTED)
+    [data] = folders.open(claim())
+    assert [reason for reason, _, _ in folders.told] == ["VolumeNotSetAside"]
+    fill_and_remove(data)
+    assert asyncio.run(folders.volumes.trim()) > 0
+    held, size = blocks_bytes(tmp_path)
+    assert held < size // 4, "it takes what guests store"
+    folders.close()
+
+    monkeypatch.undo()
+    again = Folders(tmp_path, keys, UNENCRYPTED)
+    again.open(claim())
+    held, size = blocks_bytes(tmp_path)
+    assert held >= size
+    assert asyncio.run(again.volumes.trim()) == 0
+    assert blocks_bytes(tmp_path) == (held, size), "they are promised"
+    again.release()
+    again.open(claim(size_bytes=24 * MEBI))
+    held, grown = blocks_bytes(tmp_path)
+    assert held >= grown > size
+    assert again.told == []
+    again.close()
+
+
+@with_mounts
+def test_scratch_space_takes_what_guests_store(tmp_path, keys):
+    folders = Folders(tmp_path, keys, UNENCRYPTED)
+    [scratch] = folders.open(empty())
+    [image] = (tmp_path / "apps").glob("*/*/empty/*/volume.img")
+    assert image.stat().st_blocks * 512 < 1 * MEBI
+    fill_and_remove(scratch)
+    assert asyncio.run(folders.volumes.trim()) > 0
+    assert folders.told == []
+    folders.close()
+
+
+@with_mounts
+def test_a_volume_that_is_being_opened_is_closed_with_the_rest(tmp_path, keys, monkeypatch):
+    folders = Folders(tmp_path, keys, UNENCRYPTED)
+    is_making, may_go_on = threading.Event(), threading.Event()
+    make = folders.volumes._open_image
+
+    def make_slowly(*arguments, **named):
+        is_making.set()
+        assert may_go_on.wait(10)
+        return make(*arguments, **named)
+
+    monkeypatch.setattr(folders.volumes, "_open_image", make_slowly)
+
+    async def close_meanwhile():
+        preparing = [
+            asyncio.ensure_future(folders.volumes.prepare(KEY, [claim(name)])) for name in "ab"
+        ]
+        await asyncio.to_thread(is_making.wait, 10)
+        for each in preparing:
+            each.cancel()
+        closing = asyncio.ensure_future(folders.volumes.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        may_go_on.set()
+        await closing
+
+    asyncio.run(close_meanwhile())
+    images = {path.parent.name for path in (tmp_path / "volumes").rglob("volume.img")}
+    assert len(images) == 1, "the second was not begun"
+    assert not list((mounts_directory(tmp_path) / "volumes").glob("*/data"))
+    folders.close()
 
 
 @pytest.mark.parametrize(

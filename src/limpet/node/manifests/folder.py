@@ -199,7 +199,8 @@ class ManifestFolder:
     async def _wait(self, pause: float) -> None:
         """Wait for a change and then for its end, or for the time to look anyway."""
         try:
-            await asyncio.wait_for(self._stirred.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._stirred.wait()
         except TimeoutError:
             return
         deadline = time.monotonic() + _MOST_SETTLE_SECONDS

@@ -12,11 +12,13 @@ from limpet.store.images.errors import (
     VolumeBusyError,
     VolumeFailedError,
     VolumeKeyError,
+    VolumeReadOnlyError,
     VolumeShrinkError,
     VolumeTooLargeError,
     VolumeTooSmallError,
     VolumeUnsupportedError,
 )
+from limpet.store.images.mounting import find_read_only
 from limpet.store.images.volume import MIN_SIZE_BYTES, Usage, VolumeImage
 
 __all__ = [
@@ -26,8 +28,10 @@ __all__ = [
     "VolumeFailedError",
     "VolumeImage",
     "VolumeKeyError",
+    "VolumeReadOnlyError",
     "VolumeShrinkError",
     "VolumeTooLargeError",
     "VolumeTooSmallError",
     "VolumeUnsupportedError",
+    "find_read_only",
 ]

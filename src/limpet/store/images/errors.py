@@ -47,6 +47,12 @@ class VolumeBusyError(TemporaryError):
     reason = "VolumeBusy"
 
 
+class VolumeReadOnlyError(VolumeBusyError):
+    """The volume became read-only after an error, and can't be checked while guests use it."""
+
+    reason = "VolumeReadOnly"
+
+
 class VolumeFailedError(TemporaryError):
     """The kernel refused something that usually works; the message says what."""
 

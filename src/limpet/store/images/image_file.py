@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limpet.linux.allocation import allocate_beyond_end
 from limpet.store import ext4
 from limpet.store.files import publish
 from limpet.store.images.errors import VolumeTooLargeError
@@ -41,11 +42,14 @@ class ImageFile:
         """Where it is made or copied before it takes its place."""
         return self.directory / _STAGED
 
-    def make(self, *, is_encrypted: bool) -> None:
-        """Make it, with an empty file system. Raises `VolumeTooLargeError` and errors of `ext4.make`."""
+    def make(self, *, is_encrypted: bool, replaced_bytes: int = 0) -> None:
+        """Make it, with an empty file system. Raises `VolumeTooLargeError` and errors of `ext4.make`.
+
+        It takes the place of something on the same disk that holds `replaced_bytes`.
+        """
         layout = ext4.decide_layout(self.size_bytes)
         blocks = layout.blocks_for(self.size_bytes)
-        self.require_space(blocks * ext4.BLOCK_BYTES, present_bytes=0)
+        self.require_space(blocks * ext4.BLOCK_BYTES, present_bytes=replaced_bytes)
         staged = self.staged_path
         file = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -83,6 +87,23 @@ class ImageFile:
                 f"volume {self.name}: {self.size_bytes} bytes need {image_bytes} on the disk under "
                 f"{self.directory}, which has {holdable}: free some space or ask for less"
             )
+
+    def set_aside(self, *, kept_bytes: int) -> bool:
+        """Have the disk set aside all that it can come to hold, if that leaves `kept_bytes` free.
+
+        Returns whether all of it is: writing in the file system can't fail for want of room then.
+        """
+        file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            held = os.fstat(file)
+            missing_bytes = held.st_size - held.st_blocks * 512
+            found = os.statvfs(self.directory)
+            left_bytes = found.f_bavail * found.f_frsize - missing_bytes
+            if missing_bytes > 0 and left_bytes < kept_bytes:
+                return False
+            return allocate_beyond_end(file, held.st_size)
+        finally:
+            os.close(file)
 
     def require_whole(self, image: int) -> None:
         """Refuse an image, open as `image`, that lost its end. Raises `ext4.DamagedError`.

@@ -52,8 +52,10 @@ class VolumeImage:
 
     `size_bytes` is what guests can store, within 5 %; `key` the 64 bytes of its fscrypt master key,
     None for a volume that is not encrypted; `name` is how messages call it. `report` is told when the
-    file system had to be repaired, which may have cost data. All methods block; one thread at a time
-    may use an instance. They raise the errors of `limpet.store.images.errors` or of `limpet.store.ext4`.
+    file system had to be repaired, which may have cost data. Opening sets its whole size aside on the
+    disk where that leaves `kept_bytes` free; with None it takes what guests store. When it is made,
+    `replaced_bytes` of the disk are about to be given back. All methods block; one thread at a time may
+    use an instance. They raise the errors of `limpet.store.images.errors` or of `limpet.store.ext4`.
     """
 
     def __init__(
@@ -65,15 +67,20 @@ class VolumeImage:
         key: bytes | None,
         name: str = "",
         report: Callable[[str], None] | None = None,
+        kept_bytes: int | None = None,
+        replaced_bytes: int = 0,
     ) -> None:
         self.name = name or directory.name
         self._directory = directory
         self._file = ImageFile(
             name=self.name, directory=directory, size_bytes=size_bytes, report=report
         )
-        self._mount_point = mount_point
+        self.mount_point = mount_point
+        self.is_set_aside = False
         self._size_bytes = size_bytes
         self._key = key
+        self._kept_bytes = kept_bytes
+        self._replaced_bytes = replaced_bytes
         self._lock = -1
 
     @property
@@ -97,12 +104,14 @@ class VolumeImage:
             self._take_lock()
             try:
                 self._file.remove_staged()
-                unmount(self._mount_point)  # of a node that was killed
+                unmount(self.mount_point)  # of a node that was killed
                 if not self._file.path.exists():
-                    self._file.make(is_encrypted=self._key is not None)
+                    self._file.make(
+                        is_encrypted=self._key is not None, replaced_bytes=self._replaced_bytes
+                    )
                 return self._mount()
             except BaseException:
-                unmount(self._mount_point)
+                unmount(self.mount_point)
                 self._file.remove_staged()
                 self._release_lock()
                 raise
@@ -110,7 +119,7 @@ class VolumeImage:
     def usage(self) -> Usage:
         """Return how full the open volume is."""
         with self._explained():
-            found = os.statvfs(self._mount_point)
+            found = os.statvfs(self.mount_point)
         used = (found.f_blocks - found.f_bfree) * found.f_frsize
         available = found.f_bavail * found.f_frsize
         return Usage(
@@ -123,8 +132,13 @@ class VolumeImage:
         )
 
     def trim(self) -> int:
-        """Give the blocks that files left behind back to the disk; return how many bytes."""
-        with self._explained(), opened_folder(self._mount_point) as root:
+        """Give the blocks that files left behind back to the disk; return how many bytes.
+
+        One that is set aside keeps its blocks: they are promised to it.
+        """
+        if self.is_set_aside:
+            return 0
+        with self._explained(), opened_folder(self.mount_point) as root:
             mount.sync(root)
             return mount.trim(root)
 
@@ -134,7 +148,7 @@ class VolumeImage:
             return True
         with self._explained():
             try:
-                return unmount(self._mount_point)
+                return unmount(self.mount_point)
             finally:
                 self._release_lock()
 
@@ -146,9 +160,9 @@ class VolumeImage:
             if not self.is_open:
                 self._take_lock()
             try:
-                unmount(self._mount_point)
+                unmount(self.mount_point)
                 self._file.remove()
-                for folder in (self._mount_point, self._directory):
+                for folder in (self.mount_point, self._directory):
                     _remove_if_empty(folder)
             finally:
                 self._release_lock()
@@ -159,7 +173,9 @@ class VolumeImage:
         if not self._mount_image():
             grow_copy(self._file)
             self._mount_image()
-        with opened_folder(self._mount_point) as root:
+        if self._kept_bytes is not None:
+            self.is_set_aside = self._file.set_aside(kept_bytes=self._kept_bytes)
+        with opened_folder(self.mount_point) as root:
             return open_data_folder(root, key=self._key, name=self.name)
 
     def _mount_image(self) -> bool:
@@ -203,15 +219,15 @@ class VolumeImage:
         if must_grow:
             enlarge(self._file, image, device, blocks)
         try:
-            mount_device(device.path, self._mount_point, name=self.name)
+            mount_device(device.path, self.mount_point, name=self.name)
         except OSError as error:
             if is_shared or error.errno != errno.EUCLEAN:
                 raise
             # It called itself clean, and so was not looked at.
             self._file.tell(ext4.check(device.path, is_thorough=True))
-            mount_device(device.path, self._mount_point, name=self.name)
+            mount_device(device.path, self.mount_point, name=self.name)
         return not must_grow or grow_mounted(
-            self._file, self._mount_point, device, blocks, is_shared=is_shared
+            self._file, self.mount_point, device, blocks, is_shared=is_shared
         )
 
     # One at a time
