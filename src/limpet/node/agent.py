@@ -215,7 +215,7 @@ class Agent:
             self.zygotes.default, settings, self._listeners, self._announce
         )
 
-        self.care = Care(self, self.modules)
+        self.care = Care(self, self.modules, sweep=self._sweep_downloads)
 
     # Life
 
@@ -286,9 +286,13 @@ class Agent:
         completions = {(c.kind, c.namespace, c.name): c for c in self.database.load_completions()}
         # Written by another version of Limpet: kept as it is, said aloud, not run.
         self.objects.load(lambda key, why: self._record(key, "InvalidObject", why))
-        self._puller.sweep(self.objects.apps())
         for key in self.objects.resources:
             self._adopt(key, completions.get(key))
+
+    def _sweep_downloads(self) -> None:
+        """Remove what was half downloaded for apps that are gone or want something else now."""
+        running = [app for runtime in self.apps.values() for app in runtime.apps()]
+        self._puller.sweep([*self.objects.apps(), *running])
 
     def _adopt_workers(self) -> int:
         """Go on with what an earlier agent has left; return how many workers that are."""

@@ -23,13 +23,16 @@ _LOOK_SECONDS = 5.0
 
 
 class Care:
-    """Looks every few seconds. `conditions` is what it has found."""
+    """Looks every few seconds. `conditions` is what it has found; `sweep` removes what was half downloaded
+    for nobody any more.
+    """
 
-    def __init__(self, agent: Agent, modules: Modules) -> None:
+    def __init__(self, agent: Agent, modules: Modules, *, sweep: Callable[[], None]) -> None:
         self.conditions = Conditions()
         self._agent = agent
         self._backed_up_at: float | None = None
         self._problems: dict[str, str] = {}
+        self._sweep = sweep
         self.disk = DiskKeeper(
             agent.settings.node.data_directory,
             agent.settings.disk,
@@ -72,8 +75,9 @@ class Care:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            for name, look in (("disk", self.disk.look), ("memory", self.memory.look)):
-                self._look(name, look)
+            self._look("unfinished downloads", self._sweep)
+            self._look("disk", self.disk.look)
+            self._look("memory", self.memory.look)
             await asyncio.sleep(_LOOK_SECONDS)
             await self._back_up()
 
