@@ -60,11 +60,12 @@ class Behaviour:
 class OciServer:
     """Put images in with `add_*`; `host` is what references begin with."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, *, port: int = 0) -> None:
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
         self.sent_bytes = 0
         self.cut_count = 0
+        self._open: list[socket.socket] = []
         self._blobs: dict[str, bytes] = {}
         self._manifests: dict[str, tuple[str, bytes]] = {}
         self._token = base64.b64encode(b"a token of the test").decode()
@@ -91,12 +92,13 @@ class OciServer:
             def finish_request(self, request: Any, client_address: Any) -> None:
                 # What is on its way when a link is cut is lost: little of it, as on slow links.
                 request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 10)
+                outer._open.append(request)
                 with contextlib.suppress(OSError):
                     if context is not None:
                         request = context.wrap_socket(request, server_side=True)
                     super().finish_request(request, client_address)
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.port = self._server.server_port
         self.host = f"localhost:{self.port}"
         self._thread = threading.Thread(
@@ -105,6 +107,10 @@ class OciServer:
         self._thread.start()
 
     def close(self) -> None:
+        """End, and let nothing more out of what is being answered."""
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         if self.behaviour.gate is not None:
             self.behaviour.gate.set()
         self._server.shutdown()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import struct
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from running_node import RunningNode, ask, is_alive, wait_for
+from shifted_clock import HAS_COMPILER, Clock
 from test_fetching import Server
 from workloads import claim, command_app, http_app, job, secret
 
@@ -24,18 +21,16 @@ from limpet.linux.namespaces import CLONE_NEWNET, set_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 _Answer = TypeVar("_Answer")
-_CLOCK = Path(__file__).with_name("shifted_clock.c")
 _DAY_SECONDS = 86_400
 _SERVED = [f"served-{number}" for number in range(20)]
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and the ip command"
 )
-needs_compiler = pytest.mark.skipif(
-    find_spec("ziglang.__main__") is None, reason="needs a C compiler, ziglang"
-)
+needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="needs a C compiler, ziglang")
 
 
 class OfflineNode(RunningNode):
@@ -56,22 +51,6 @@ class OfflineNode(RunningNode):
             set_namespace(descriptor, CLONE_NEWNET)
         finally:
             os.close(descriptor)
-
-
-class Clock:
-    """A wall clock that nodes are started with: `shift` moves it, from then on, for all that run."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "clock"
-        library = folder / "shifted_clock.so"
-        command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1"]
-        subprocess.run([*command, "-o", library, _CLOCK], check=True, timeout=120)
-        self._file.write_bytes(bytes(8))
-        self.environment = {"LD_PRELOAD": str(library), "SHIFTED_CLOCK": str(self._file)}
-
-    def shift(self, days: float) -> None:
-        with self._file.open("r+b") as file:
-            file.write(struct.pack("=q", int(days * _DAY_SECONDS)))
 
 
 @pytest.fixture
@@ -152,7 +131,7 @@ def test_every_app_comes_back(
         last = wait_for(lambda: node.logs("ticking", tail=1), "a line")[0]
         node.kill()
         asked = len(server.asked)
-        clock.shift(days)
+        clock.shift(days * _DAY_SECONDS)
         offline = make_offline(clock.environment)
         offline.start()
         begun = time.monotonic()
@@ -186,7 +165,7 @@ def test_a_clock_that_jumps_while_apps_run(
         node.wait_ready(name)
     worker = node.pid("served")
     for round_number, jump in enumerate((-3650, 3650, -20_700, 0), 1):
-        clock.shift(jump)
+        clock.shift(jump * _DAY_SECONDS)
         node.wait_phase("rested", "Idle")
         rested, served = node.port("rested"), node.port("served")
         assert node.inside(lambda rested=rested: ask(rested).status) == 200

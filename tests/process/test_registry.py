@@ -153,6 +153,21 @@ def test_a_download_survives_its_process_and_the_node(
     assert registry.sent_bytes < len(content) * 1.1
 
 
+def test_half_a_download_goes_when_nothing_wants_it_any_more(
+    start: Callable[..., RunningNode], registry: OciServer
+) -> None:
+    registry.add_module("acme/app", "1", module(4 << 20))
+    registry.behaviour.gate = threading.Event()
+    registry.behaviour.gate_at = 1 << 20
+    node = start()
+    node.apply(http_app("app", image(registry)))
+    downloads = node.data / "downloads"
+    wait_for(lambda: any(f.stat().st_size >= 1 << 20 for f in downloads.glob("*.part")), "a part")
+    node.apply(http_app("app", "echo"))
+    node.wait_ready("app")
+    wait_for(lambda: not list(downloads.iterdir()), "the part to go")
+
+
 def test_a_reboot_without_a_network_needs_no_registry(
     start: Callable[..., RunningNode], registry: OciServer
 ) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 _HERE = Path(__file__).parent
-sys.path[:0] = [str(_HERE), str(_HERE.parent / "process"), str(_HERE.parents[1] / "src")]
+_TESTS = _HERE.parent
+sys.path[:0] = [str(_HERE), str(_TESTS / "process"), str(_TESTS), str(_TESTS.parent / "src")]
 
 from storm_kinds import KINDS, run_kind  # noqa: E402
 from storm_pool import enter_apart, require_root, run_apart, run_many, write_outcome  # noqa: E402

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from storm_desired import AppSpec
 from workloads import claim, http_app, job
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from storm_desired import AppSpec
+    from storm_desired import Body
 
 SERVED, LEDGER, SLEEPY = "served", "ledger", "sleepy"
+PULLED, FILED = "pulled", "filed"  # the module of one is an image, the manifest of the other a file
 NAMES = ("a", "b", "c")
+ALL = (SERVED, LEDGER, SLEEPY, PULLED, FILED, *NAMES)
 CLAIM = "book"
 CLAIMED = claim(CLAIM, "16Mi")
 # What an update may do wrong. The first runs nothing, the others run and are never well.
 BROKEN = ("missing-config", "uncompilable", "never-ready", "trapping")
+# So long a broken release may try; the others have Kubernetes' ten minutes.
+BROKEN_SECONDS = 2
 _GUESTS = {"uncompilable": "truncated", "never-ready": "exit_code", "trapping": "recurse"}
 _READINESS = {"httpGet": {"path": "/", "port": 1}, "periodSeconds": 1, "timeoutSeconds": 1}
+_NOTE = "storm.test/spec"
 
 
 def guest_of(spec: AppSpec) -> str:
@@ -46,17 +52,52 @@ def manifest_of(spec: AppSpec, port: int) -> dict[str, Any]:
         env["NOT_THERE"] = {"configMapKeyRef": {"name": "nobody-made-it", "key": "k"}}
     if spec.form in ("never-ready", "trapping"):
         fields["readinessProbe"] = _READINESS | {"httpGet": {"path": "/", "port": port}}
-    return http_app(
-        spec.name, guest_of(spec), grace_seconds=2, annotations=annotations, env=env, **fields
+    made = http_app(
+        spec.name,
+        spec.image or guest_of(spec),
+        grace_seconds=2,
+        annotations=annotations,
+        env=env,
+        **fields,
+    )
+    if spec.form != "good":
+        made["spec"]["progressDeadlineSeconds"] = BROKEN_SECONDS
+    # An object says whether it is paused: else it would be what `limpet rollout` said last.
+    made["spec"]["paused"] = spec.is_paused
+    note = f"{spec.version} {spec.form} {spec.salt} {spec.image}"
+    made["spec"]["template"]["metadata"]["annotations"][_NOTE] = note
+    return made
+
+
+def spec_of(body: Body) -> AppSpec:
+    """Return what an app's object means; the reverse of `manifest_of` for all but jobs."""
+    spec = body["spec"]
+    version, form, salt, image = spec["template"]["metadata"]["annotations"][_NOTE].split(" ")
+    return AppSpec(
+        body["metadata"]["name"],
+        int(version),
+        spec["replicas"],
+        form,
+        int(salt),
+        image,
+        is_paused=spec.get("paused", False),
     )
 
 
 def salted(module: bytes, salt: int) -> bytes:
-    """Return a module that means the same and has another digest: a custom section at its end.
+    """Return a module that means the same and has another digest."""
+    return _with_section(module, b"\x04salt" + salt.to_bytes(8, "big")) if salt else module
 
-    https://webassembly.github.io/spec/core/binary/modules.html#custom-section
-    """
-    if not salt:
-        return module
-    content = b"\x04salt" + salt.to_bytes(8, "big")
-    return module + b"\x00" + bytes([len(content)]) + content
+
+def filled(module: bytes, fill: bytes) -> bytes:
+    """Return a module that means the same and is larger."""
+    return _with_section(module, b"\x04fill" + fill)
+
+
+def _with_section(module: bytes, content: bytes) -> bytes:
+    """Add a custom section: https://webassembly.github.io/spec/core/binary/modules.html#custom-section"""
+    length, rest = bytearray(), len(content)
+    while rest:
+        length.append(rest & 0x7F | (0x80 if rest > 0x7F else 0))
+        rest >>= 7
+    return module + b"\x00" + bytes(length) + content

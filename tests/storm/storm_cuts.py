@@ -20,7 +20,7 @@ from running_node import wait_for
 from storm_apps import LEDGER, NAMES, SERVED
 from storm_desired import AppSpec, Desired
 from storm_disk import SmallDisk, run
-from storm_invariants import good_apps_run_as_desired, no_process_is_left_over
+from storm_invariants import apps_run_as_desired, no_process_is_left_over
 from storm_run import Outcome
 from storm_traffic import find_faults
 from storm_world import World, storm_folder
@@ -199,7 +199,7 @@ def _check_cut(life: Life, chance: random.Random) -> None:
         world.node.start()
         wrong = world.desired.settle(world.objects())
         assert not wrong, f"cut at {position}: {'; '.join(wrong)}"
-        good_apps_run_as_desired(world)
+        apps_run_as_desired(world)
         no_process_is_left_over(world)
         ledger = world.ledger
         sure = [each for each, at in ledger.positions.items() if at <= position]

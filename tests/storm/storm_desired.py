@@ -18,6 +18,8 @@ class AppSpec:
     replicas: int = 1
     form: str = "good"
     salt: int = 0  # another module, to be compiled, for every number
+    image: str = ""  # where its module comes from; without one it is uploaded
+    is_paused: bool = False
 
 
 @dataclass
@@ -45,7 +47,8 @@ class Desired:
         """Compare with what the node shows and leave no doubt; return what is wrong."""
         wrong = []
         for key, allowed in self.objects.items():
-            found = actual.get(key)
+            found = _without_false(actual.get(key))
+            allowed = [_without_false(body) for body in allowed]
             if found not in allowed:
                 wrong.append(f"{key} is {found}, not one of {allowed}")
             elif len(allowed) > 1:
@@ -66,3 +69,12 @@ class Desired:
     def apps(self) -> dict[str, AppSpec]:
         """Return the apps that are wanted, once there is no doubt."""
         return {name: found[0] for name, found in self.specs.items() if found[0] is not None}
+
+
+def _without_false(body: Body | None) -> Body | None:
+    """Return an object as it is written that a rollout is not paused: by saying nothing."""
+    if body is None or body.get("spec", {}).get("paused") is not False:
+        return body
+    return body | {
+        "spec": {name: value for name, value in body["spec"].items() if name != "paused"}
+    }

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from running_node import is_alive, wait_for
-from storm_apps import BROKEN, LEDGER, NAMES, SERVED, SLEEPY
+from storm_apps import BROKEN, FILED, LEDGER, NAMES, PULLED, SERVED, SLEEPY
+from storm_bundles import DAMAGE
 from storm_desired import AppSpec
+from storm_manifests import FILES
+from storm_registry import MOODS, TAGS
 from storm_schedule import Choice
-from storm_world import FAKETIME
+from storm_world import OTHERS
 
 if TYPE_CHECKING:
     import random
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 
     from storm_world import World
 
-_ALL = (SERVED, LEDGER, SLEEPY, *NAMES)
+_OWN = (SERVED, LEDGER, SLEEPY, *NAMES)
+_ALL = (PULLED, FILED, *_OWN)
 
 
 def apply(world: World, name: str, version: int, replicas: int, salt: int) -> None:
@@ -116,10 +120,40 @@ def free_disk(world: World) -> None:
 
 
 def set_clock(world: World, offset_seconds: int) -> None:
-    """Let the wall clock jump, where libfaketime is installed."""
-    if FAKETIME.exists():
+    """Let the wall clock jump, where there is a compiler for what does it."""
+    if world.clock is not None:
         world.note_fault("clock")
-        world.set_clock(offset_seconds)
+        world.clock.shift(offset_seconds)
+
+
+def pull(world: World, version: int, tag: int, mood: str) -> None:
+    """Apply an app whose module is an image, while the registry is in some mood."""
+    set_mood(world, mood)
+    world.apply(AppSpec(PULLED, version, image=world.registry.image(tag)))
+
+
+def set_mood(world: World, mood: str) -> None:
+    """Have the registry be well, die, lie, cut links or fall silent in the middle of a blob."""
+    if mood != "well":
+        world.note_fault(f"registry {mood}")
+    world.registry.set_mood(mood)
+
+
+def roll(world: World, name: str, action: str, which: int) -> None:
+    """Undo an app's rollout to a release that is kept, pause or resume it."""
+    world.roll(name, action, which)
+
+
+def write_file(world: World, file: str, what: str, version: int) -> None:
+    """Write, break or remove a file in the manifests folder."""
+    world.write_file(file, what, version)
+
+
+def apply_bundle(world: World, name: str, version: int, salt: int, how: str, percent: int) -> None:
+    """Apply a bundle, which may be damaged at a part of its length."""
+    if how != "whole":
+        world.note_fault(f"bundle {how}")
+    world.apply_bundle(AppSpec(name, version, salt=salt), how, percent / 100)
 
 
 def look(world: World) -> None:
@@ -130,7 +164,7 @@ def look(world: World) -> None:
 
 
 def _role(target: str) -> str:
-    return target if target in ("agent", "zygote", "launcher", "compile", "spare") else "worker"
+    return target if target in ("agent", "zygote", "launcher", *OTHERS) else "worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +200,13 @@ OPERATIONS: dict[str, Operation] = {
         apply, 8, name=_one_of(*NAMES), version=_VERSION, replicas=_number(1, 2),
         salt=_one_of(0, 0, 1, 2),
     ),
-    "update": _operation(update, 8, name=_one_of(*_ALL), version=_VERSION),
+    "update": _operation(update, 8, name=_one_of(*_OWN), version=_VERSION),
     "break": _operation(break_app, 3, name=_one_of(*NAMES), how=_one_of(*BROKEN), version=_VERSION),
     "scale": _operation(scale, 3, name=_one_of(*NAMES, SERVED), replicas=_number(1, 3)),
-    "delete": _operation(delete, 4, name=_one_of(*NAMES)),
+    "delete": _operation(delete, 4, name=_one_of(*NAMES, PULLED)),
     "job": _operation(run_job, 2, name=_one_of("job-1", "job-2"), version=_VERSION),
     "kill": _operation(
-        kill, 10, target=_one_of("agent", "agent", "zygote", "launcher", "spare", *_ALL),
+        kill, 10, target=_one_of("agent", "agent", "zygote", "launcher", *OTHERS[1:], *_ALL),
         which=_number(0, 5),
     ),
     "kill-compiler": _operation(
@@ -185,6 +219,22 @@ OPERATIONS: dict[str, Operation] = {
     "fill-disk": _operation(fill_disk, 3),
     "free-disk": _operation(free_disk, 3),
     "clock": _operation(set_clock, 3, offset_seconds=_one_of(*_OFFSETS)),
+    "pull": _operation(
+        pull, 4, version=_VERSION, tag=_one_of(*TAGS), mood=_one_of("well", *MOODS)
+    ),
+    "registry": _operation(set_mood, 3, mood=_one_of(*MOODS)),
+    "rollout": _operation(
+        roll, 6, name=_one_of(SERVED, LEDGER, PULLED, *NAMES),
+        action=_one_of("undo", "undo", "undo", "pause", "resume"), which=_number(0, 9),
+    ),
+    "manifests": _operation(
+        write_file, 5, file=_one_of(*FILES), what=_one_of("write", "write", "break", "remove"),
+        version=_VERSION,
+    ),
+    "bundle": _operation(
+        apply_bundle, 3, name=_one_of(*NAMES), version=_VERSION, salt=_one_of(0, 3, 4),
+        how=_one_of(*DAMAGE), percent=_number(1, 99),
+    ),
     "look": _operation(look, 2),
 }  # fmt: skip
 

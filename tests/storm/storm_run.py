@@ -8,10 +8,11 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from shifted_clock import HAS_COMPILER
 from storm_invariants import end, settle
 from storm_operations import CHOICES, OPERATIONS
 from storm_schedule import DEFAULT_STEPS, make_schedule
-from storm_world import FAKETIME, World, storm_folder
+from storm_world import World, storm_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ def run_schedule(schedule: Schedule, *, verbose: bool = False) -> Outcome:
     failure = ""
     with storm_folder() as folder:
         jumps = any(step.operation == "clock" for _, step in schedule.steps)
-        with_clock = jumps and FAKETIME.exists()
+        with_clock = jumps and HAS_COMPILER
         world = World(folder, with_clock=with_clock)
         try:
             _carry_out(world, schedule, verbose=verbose)

@@ -14,10 +14,27 @@ from typing import TYPE_CHECKING
 
 from guests import build_guest
 from running_node import RunningNode, name_of, wait_for
-from storm_apps import CLAIM, CLAIMED, LEDGER, SERVED, SLEEPY, guest_of, manifest_of, salted
+from shifted_clock import Clock
+from storm_apps import (
+    ALL,
+    CLAIM,
+    CLAIMED,
+    FILED,
+    LEDGER,
+    SERVED,
+    SLEEPY,
+    guest_of,
+    manifest_of,
+    salted,
+    spec_of,
+)
+from storm_bundles import apply_bundle, damage, make_bundle
 from storm_desired import AppSpec, Desired
 from storm_disk import SmallDisk
+from storm_manifests import ManifestsFolder, objects_of
+from storm_registry import Registry
 from storm_traffic import Ledger, Load
+from workloads import config_map
 
 from limpet.api.client import Client
 from limpet.errors import LimpetError
@@ -30,11 +47,14 @@ if TYPE_CHECKING:
     from storm_desired import Body, Key
 
 CALL_SECONDS = 2.0
-FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1")
 _UIDS = 4096
 _FIRST_UID = 2_000_000_000
 # Answers that say for certain that nothing was changed. Silence does not.
-_REFUSALS = {"NodeNotRunning", "StoreNotWritable", "NotFound", "Conflict", "Invalid"}
+_REFUSALS = {
+    *("NodeNotRunning", "StoreNotWritable", "DiskPressure", "NotFound", "Conflict", "Invalid")
+}
+# Processes that are named for what they do, beside those that every node has and those of apps.
+OTHERS = ("compile", "spare", "fetch")
 _STATE = {"Deployment", "Job", "ConfigMap", "PersistentVolumeClaim"}
 
 
@@ -62,25 +82,28 @@ class World:
         self.frozen: list[tuple[int, int]] = []  # process and the step after which it goes on
         self.step = 0
         self.is_full = False
-        self.ports = _free_ports((SERVED, LEDGER, SLEEPY, "a", "b", "c"))
+        self.ports = _free_ports((*ALL, "registry"))
+        self.in_force: dict[str, AppSpec] = {}  # what runs of each app, as it was last seen
+        self.registry = Registry(self.ports["registry"], build_guest("echo").read_bytes)
+        self.folder = ManifestsFolder(directory / "manifests")
+        self.filed: dict[str, dict[Key, Body | None] | None] = {}  # by file; None: it is broken
         # Nodes of other storms run beside this one.
         first = _FIRST_UID + os.getpid() % 4096 * _UIDS % (1 << 26)
         self.uids = range(first, first + _UIDS)
-        self._clock = directory / "clock"
+        self.clock = Clock(directory) if with_clock else None
         environment = {
             "LIMPET_NODE_BACKOFF_SECONDS": "0.3",
             "LIMPET_NODE_RESYNC_SECONDS": "1",
+            "LIMPET_NODE_MANIFESTS": str(self.folder.path),
+            "LIMPET_NODE_MANIFESTS_RESCAN_SECONDS": "2",
+            # What nothing needs goes soon, so that it is seen when something needed goes.
+            "LIMPET_DISK_GRACE_MINUTES": "0.05",
+            "LIMPET_DISK_UNUSED_HOURS": "0.002",
             "LIMPET_SANDBOX_FIRST_UID": str(first),
             "LIMPET_SANDBOX_UIDS": str(_UIDS),
         }
-        if with_clock:
-            self.set_clock(0)
-            environment |= {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # the kernel's steady clock does not jump either
-            }
+        if self.clock is not None:
+            environment |= self.clock.environment
         self.node = StormNode(directory, self.disk, environment)
         self.load = Load(self.ports[SERVED])
         self.ledger = Ledger(self.ports[LEDGER])
@@ -92,10 +115,13 @@ class World:
         """Start the node and what runs in every storm."""
         self.disk.make()
         self.disk.mount()
+        self.folder.begin()
+        self.registry.begin()
         self.node.start()
         self.base_descriptors = {
             role: descriptors(self.node.pid(role)) for role in ("launcher", "agent")
         }
+        self.desired.acknowledge({("ConfigMap", "anchor"): config_map("anchor")})
         made: dict[Key, Body | None] = {("PersistentVolumeClaim", CLAIM): CLAIMED}
         assert self.change(made, lambda: self.node.client.apply([{"object": CLAIMED}]))
         for name in (SERVED, LEDGER, SLEEPY):
@@ -113,13 +139,22 @@ class World:
     def abandon(self) -> None:
         """Remove what a storm that failed has left."""
         self.quiet()
+        self.registry.end()
         self.thaw(everything=True)
         self.node.kill()
-        for folder in self.control_groups():
-            for inner, _, _ in os.walk(folder, topdown=False):
-                Path(inner).rmdir()
+        with contextlib.suppress(AssertionError):
+            wait_for(self._remove_control_groups, "control groups to be removed", 5)
         with contextlib.suppress(AssertionError):
             self.disk.unmount()
+
+    def _remove_control_groups(self) -> bool:
+        for folder in self.control_groups():
+            for inner, _, _ in os.walk(folder, topdown=False):
+                for pid in Path(inner, "cgroup.procs").read_text().split():
+                    self.signal(int(pid), signal.SIGKILL)
+                with contextlib.suppress(OSError):  # it takes a moment until they are gone
+                    Path(inner).rmdir()
+        return not self.control_groups()
 
     def control_groups(self) -> list[str]:
         """Return the node's own control groups, one in each hierarchy."""
@@ -149,13 +184,96 @@ class World:
 
     def apply(self, spec: AppSpec) -> bool:
         """Apply an app; whether it was acknowledged."""
-        module = salted(build_guest(guest_of(spec)).read_bytes(), spec.salt)
-        manifest = manifest_of(spec, self.ports.get(spec.name, 0))
+        manifest = self._manifest(spec)
 
         def call() -> None:
-            self.node.place(module, manifest)
+            if spec.image:
+                self.node.client.apply([{"object": manifest}])
+            else:
+                self.node.place(_module(spec), manifest)
 
         return self._tell(spec, spec.name, {(manifest["kind"], spec.name): manifest}, call)
+
+    def _manifest(self, spec: AppSpec) -> Body:
+        return manifest_of(spec, self.ports.get(spec.name, 0))
+
+    def apply_bundle(self, spec: AppSpec, how: str, where: float) -> None:
+        """Have an app come in a bundle, which may be damaged: then nothing may come of it."""
+        manifest = self._manifest(spec)
+        path = make_bundle(self.directory, _module(spec), manifest)
+        damage(path, how, where)
+        self._wait_for_api()
+        problem = apply_bundle(path, self.node.socket_path)
+        if how != "whole":
+            assert problem, f"a bundle that was {how} was applied"
+            return
+        changes: dict[Key, Body | None] = {(manifest["kind"], spec.name): manifest}
+        if problem:
+            self.desired.doubt(changes)
+        else:
+            self.desired.acknowledge(changes)
+        self.desired.note(spec, spec.name, is_certain=not problem)
+
+    def roll(self, name: str, action: str, which: int = 0) -> bool:
+        """Undo to some release, pause or resume an app's rollout; whether that was acknowledged."""
+        self._wait_for_api()
+        client = self.node.hasty
+        to_release = None
+        try:
+            stored = self.objects(client).get(("Deployment", name))
+            if stored is None:
+                return False
+            changed = {**stored, "spec": {**stored["spec"]}}
+            if action == "undo":
+                releases = client.releases(namespace="default", name=name)
+                to_release = releases[which % len(releases)]["release"]
+                earlier = client.release(namespace="default", name=name, number=to_release)
+                changed["spec"]["template"] = earlier["object"]["spec"]["template"]
+            else:
+                changed["spec"]["paused"] = action == "pause"
+        except LimpetError:
+            return False  # it is frozen, or gone
+        spec = spec_of(changed)
+        return self._tell(
+            spec,
+            name,
+            {("Deployment", name): changed},
+            lambda: client.change_rollout(
+                namespace="default", name=name, action=action, to_release=to_release
+            ),
+        )
+
+    def write_file(self, file: str, what: str, version: int) -> None:
+        """Write, break or remove a file of manifests: nobody acknowledges that."""
+        spec = AppSpec(FILED, version)
+        wanted = objects_of(file, spec, self._manifest(spec))
+        if what == "break":
+            self.folder.break_file(file, list(wanted.values()))
+            self.filed[file] = None
+            return
+        changes: dict[Key, Body | None] = dict(wanted)
+        if what == "write":
+            self.folder.write(file, list(wanted.values()))
+        else:
+            self.folder.remove(file)
+            changes = dict.fromkeys(wanted)
+        self.filed[file] = changes
+        self.desired.doubt(changes)
+        if file == "app":
+            self.desired.note(spec if what == "write" else None, FILED, is_certain=False)
+
+    def wait_for_files(self) -> None:
+        """Wait until the node has seen all files; then those that are good are what it has."""
+        if not self.filed:
+            return
+        self.folder.wait_seen(self)
+        for file, changes in self.filed.items():
+            if changes is None:
+                continue
+            self.desired.acknowledge(changes)
+            if file == "app":
+                self.desired.note(self.desired.specs[FILED][-1], FILED, is_certain=True)
+        self.filed.clear()
 
     def delete(self, name: str) -> bool:
         """Delete an app; whether it was acknowledged."""
@@ -185,11 +303,11 @@ class World:
             return bool(self.node.client.node())
         return False
 
-    def objects(self) -> dict[Key, Body]:
+    def objects(self, client: Client | None = None) -> dict[Key, Body]:
         """Return every object that the node shows."""
         return {
             (item["kind"], item["name"]): item["object"]
-            for item in self.node.client.objects()
+            for item in (client or self.node.client).objects()
             if item["kind"] in _STATE
         }
 
@@ -206,7 +324,16 @@ class World:
                 for each in self.node.hasty.events(limit=60)
             ]
         told = "\n".join(events) or "(its API does not answer)"
+        if "InternalError" in told:
+            told += "".join(
+                f"\nlast lines of {name}:\n{self._last_lines(name)}" for name in self.ports
+            )
         return f"the node said:\n{self.node.output()[-3000:]}\nits events:\n{told}"
+
+    def _last_lines(self, name: str) -> str:
+        with contextlib.suppress(LimpetError):
+            return "\n".join(self.node.logs(name, tail=40))
+        return "(none)"
 
     # Doing it harm
 
@@ -218,7 +345,7 @@ class World:
         """Return the processes that a step means; a worker is named by its app."""
         if target in ("launcher", "agent", "zygote"):
             return self.node.pids(target)
-        wanted = f"limpet-{target}"[:15] if target in ("compile", "spare") else f"app:{target}"[:15]
+        wanted = f"limpet-{target}"[:15] if target in OTHERS else f"app:{target}"[:15]
         return [pid for pid in self.node.pids() if name_of(pid) == wanted]
 
     def signal(self, pid: int, number: int) -> None:
@@ -245,15 +372,13 @@ class World:
         self.node.start(is_awaited=False)
         wait_for(self.is_up, "the node after a cut")
 
-    def set_clock(self, offset_seconds: int) -> None:
-        """Set the node's wall clock so far from the true one."""
-        staged = self._clock.with_suffix(".new")
-        staged.write_text(f"{offset_seconds:+d}\n")
-        staged.replace(self._clock)
-
 
 class RefusedError(Exception):
     """The node said no, and that nothing was changed."""
+
+
+def _module(spec: AppSpec) -> bytes:
+    return salted(build_guest(guest_of(spec)).read_bytes(), spec.salt)
 
 
 def descriptors(pid: int) -> list[str]:
@@ -261,8 +386,13 @@ def descriptors(pid: int) -> list[str]:
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found.append(re.sub(r"[:\[]*\d+\]?", "", str(entry.readlink())))
+            found.append(without_numbers(str(entry.readlink())))
     return sorted(found)
+
+
+def without_numbers(name: str) -> str:
+    """Return the name of something open as it is alike for all of its kind."""
+    return re.sub(r"[:\[]*\d+\]?", "", name)
 
 
 def _free_ports(names: tuple[str, ...]) -> dict[str, int]:

@@ -116,6 +116,7 @@ class Agent:
             spares=self.spares,
             volumes=self._volumes,
             prepare=self._preparer.prepare,
+            sweep=self._sweep_downloads,
             reporter=self.reporter,
         )
 
@@ -316,7 +317,6 @@ class Agent:
         self._adopt_plain_logs()
         # Written by another version of Limpet: kept as it is, said aloud, not run.
         self.objects.load(lambda key, why: self.reporter.of_object(key, "InvalidObject", why, True))
-        self._puller.sweep(self.objects.apps())
         self._desired.load()
         self.care.open()
         self.manifests.load()
@@ -354,6 +354,11 @@ class Agent:
                 self.reporter.to_all(
                     "PlainLogs", f"can't encrypt the logs in {plain} ({error}); remove that folder"
                 )
+
+    def _sweep_downloads(self) -> None:
+        """Remove what was half downloaded for apps that are gone or want something else now."""
+        running = [app for runtime in self.apps.values() for app in runtime.rollout.apps()]
+        self._puller.sweep([*self.objects.apps(), *running])
 
     def _adopt_workers(self) -> int:
         """Go on with what an earlier agent has left; return how many workers that are."""

@@ -33,7 +33,9 @@ _LOOK_SECONDS = 5.0
 
 
 class Care:
-    """Looks every few seconds. `conditions` is what it has found."""
+    """Looks every few seconds. `conditions` is what it has found; `sweep` removes what was half downloaded
+    for nobody any more.
+    """
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Care:
         spares: Spares,
         volumes: Volumes,
         prepare: Callable[[AppRuntime], None],
+        sweep: Callable[[], None],
         reporter: Reporter,
     ) -> None:
         self.conditions = Conditions()
@@ -58,6 +61,7 @@ class Care:
         self._record = reporter.of_node
         self._backed_up_at: float | None = None
         self._problems: dict[str, str] = {}
+        self._sweep = sweep
         self.disk = DiskKeeper(
             settings.node.data_directory,
             settings.disk,
@@ -113,6 +117,7 @@ class Care:
         """Look for ever."""
         while True:
             for name, look in (
+                ("unfinished downloads", self._sweep),
                 ("disk", self.disk.look),
                 ("memory", self.memory.look),
                 ("volumes", self.volumes.look),

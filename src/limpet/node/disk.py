@@ -22,11 +22,10 @@ from limpet.node.pressure import (
     decide_evictions,
     decide_floor,
 )
-from limpet.store.downloads import Downloads
 from limpet.store.modules import FileKind, StoredFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from limpet.node.conditions import Conditions
@@ -51,9 +50,6 @@ class Uses(Protocol):
 
     def needed_digests(self) -> Collection[str]:
         """Return the modules that a desired object or a release needs."""
-
-    def wanted_sources(self) -> Collection[str]:
-        """Return the sources whose downloads are still to be finished."""
 
     def open_code(self) -> Collection[str]:
         """Return the names of the compiled code that something runs, or is about to."""
@@ -93,7 +89,6 @@ class DiskKeeper:
             grace_seconds=settings.grace_minutes * 60,
         )
         self._store = store
-        self._downloads = Downloads(directory)
         self._backups = backups
         self._reserve = reserve
         self._uses = uses
@@ -153,7 +148,7 @@ class DiskKeeper:
         return decide_disk_pressure(was_under=was_under, free_bytes=free, floor_bytes=floor)
 
     def _sweep(self, now: float) -> None:
-        files = [*self._store.files(), *self._unwanted_downloads()]
+        files = list(self._store.files())
         candidates = {each.name: each for each in self._candidates(files, now)}
         found = os.statvfs(self._directory)
         view = DiskView(
@@ -175,11 +170,6 @@ class DiskKeeper:
         self._uses.forget_missing()
         if freed:
             self._record("Evicted", _describe(freed), False)
-
-    def _unwanted_downloads(self) -> Iterator[StoredFile]:
-        for path in self._downloads.unwanted(self._uses.wanted_sources()):
-            with contextlib.suppress(FileNotFoundError):  # it was given up a moment ago
-                yield StoredFile.partial(path)
 
     def _candidates(self, files: Iterable[StoredFile], now: float) -> Iterable[Candidate]:
         """Give what may go, and remember since when each has been of no use.

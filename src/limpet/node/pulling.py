@@ -8,6 +8,7 @@ signatures that came along, so that a node without a network needs neither again
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -276,11 +277,14 @@ class Puller:
             show(show_progress(message.done_bytes, message.total_bytes))
 
         async with self._slots:
-            download = self._downloads.open(name)
-            staged = self._store.create_module()
-            evidence = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
-            is_adopted = False
-            try:
+            with contextlib.ExitStack() as opened:
+                staged = self._store.create_module()  # raises when the disk is full
+                abandoning = opened.enter_context(contextlib.ExitStack())
+                abandoning.callback(staged.abandon)
+                download = self._downloads.open(name)
+                opened.callback(download.close)
+                evidence = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
+                opened.callback(os.close, evidence)
                 answer = await self._modules.run(
                     self._zygotes.default,
                     "fetch",
@@ -294,18 +298,13 @@ class Puller:
                 if answer.where == "partial":
                     self._store.adopt(download, answer.digest)
                 elif answer.where == "module":
-                    is_adopted = True
+                    abandoning.pop_all()
                     staged.finish_written(answer.digest)
                     download.discard()
                 elif answer.digest != config.known_module or not config.known_module:
                     raise RetryableError("FetchFailed", f"{name}: its process spoke nonsense")
                 text = os.pread(evidence, _MOST_EVIDENCE_BYTES, 0)
                 return answer, text.decode("ascii", "replace")
-            finally:
-                os.close(evidence)
-                download.close()
-                if not is_adopted:
-                    staged.abandon()
 
     def _endpoint(self, source: ModuleSource) -> str:
         host = parse_reference(source.location).host if source.scheme == "oci" else ""

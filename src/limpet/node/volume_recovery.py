@@ -166,7 +166,10 @@ class VolumeRecovery:
         return [
             runtime
             for runtime in self._apps()
-            if any(self._volumes.uses(folder, runtime.key, app.mounts) for app in runtime.rollout.apps())
+            if any(
+                self._volumes.uses(folder, runtime.key, app.mounts)
+                for app in runtime.rollout.apps()
+            )
             or any(
                 self._volumes.uses(folder, runtime.key, worker.plan.app.mounts)
                 for worker in runtime.workers.values()

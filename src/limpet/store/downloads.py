@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from limpet.store.files import make_directory, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -63,16 +63,13 @@ class Downloads:
             os.close(partial)
             raise
 
-    def unwanted(self, sources: Iterable[str]) -> Iterator[Path]:
-        """Give the files that belong to none of these sources."""
-        kept = {_name(source) for source in sources}
-        if self._folder.is_dir():
-            yield from (path for path in self._folder.iterdir() if path.stem not in kept)
-
     def sweep(self, sources: Iterable[str]) -> None:
         """Remove what belongs to none of these sources."""
-        for path in list(self.unwanted(sources)):
-            path.unlink()
+        kept = {_name(source) for source in sources}
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.stem not in kept:
+                    path.unlink()
 
 
 def _name(source: str) -> str:

@@ -60,13 +60,6 @@ class StoredFile:
     size_bytes: int
     changed_at: int
 
-    @classmethod
-    def partial(cls, path: Path) -> StoredFile:
-        """Describe a file that is not finished. Raises OSError."""
-        status = path.lstat()
-        size = status.st_blocks * 512
-        return cls(FileKind.PARTIAL, path, path.name, "", size, status.st_mtime_ns)
-
 
 @dataclass(slots=True, weakref_slot=True)
 class Artifact:

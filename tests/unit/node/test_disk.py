@@ -12,7 +12,6 @@ from limpet.node.conditions import Conditions
 from limpet.node.disk import DISK_PRESSURE, DiskKeeper, DiskPressureError
 from limpet.settings import DiskSettings
 from limpet.store.database import Database, StoredObject
-from limpet.store.downloads import Downloads
 from limpet.store.modules import ModuleStore
 from limpet.store.pulls import Pull, Pulls
 from limpet.store.reserve import Reserve
@@ -36,9 +35,6 @@ class Uses:
 
     def needed_digests(self):
         return self.database.load_needed_digests() | self.pulls.named(self.sources)
-
-    def wanted_sources(self):
-        return self.sources
 
     def forget_missing(self):
         self.pulls.drop_missing()
@@ -242,25 +238,6 @@ def test_what_is_known_of_a_module_that_nobody_needs_stays_as_long_as_it_is_here
     world.uses.pulls.write(Pull(source="oci://r.example/a:1", module=digest))
     world.look()
     assert world.uses.pulls.latest("oci://r.example/a:1").module == digest
-
-
-def test_a_download_that_nobody_waits_for_goes_when_nobody_writes_to_it(world):
-    world.look()
-    downloads = Downloads(world.store._directory)
-    for source in ("oci://r.example/wanted:1", "oci://r.example/gone:1"):
-        begun = downloads.open(source)
-        os.write(begun.partial, b"part")
-        os.write(begun.notes, b"note")
-        begun.close()
-    world.uses.sources = {"oci://r.example/wanted:1"}
-    folder = world.store._directory / "downloads"
-    world.now += 700
-    world.look()
-    assert len(list(folder.iterdir())) == 4
-    world.now += 25 * 3600
-    world.look()
-    assert len(list(folder.iterdir())) == 2
-    assert list(downloads.unwanted(world.uses.sources)) == []
 
 
 def test_pressure_is_told_once_and_its_end_as_well(world):
