@@ -66,8 +66,7 @@ class World:
             raise self.failures.pop(0)
         self.changes.append([item["metadata"]["name"] for item, _ in requested])
         if not dry_run:
-            with self.database.transaction():
-                alongside()
+            self.database.transact(alongside)
             for item, _ in requested:
                 key = (item["kind"], "default", item["metadata"]["name"])
                 self.objects.stored[key] = StoredObject(
