@@ -93,6 +93,8 @@ if TYPE_CHECKING:
     from limpet.store.unlock import Stretching
 
 _FLUSH_SECONDS = 1.0
+# Ended to have a damaged state restored. Not one of those that say why a node can't run.
+_DAMAGED_CODE = 10
 _SPARE_SECONDS = 0.02
 
 
@@ -120,6 +122,7 @@ class Agent:
         self.name = settings.node.name or socket.gethostname()
         self.started_at = time.time()
         self.restarts = inheritance.restarts
+        self.exit_code = 0
         self.groups = Groups(_group_name(settings.node.data_directory))
         first_uid = settings.sandbox.first_uid
         self.zygotes = Zygotes(
@@ -135,6 +138,7 @@ class Agent:
             max_bytes=settings.state.max_bytes,
             kept_backups=settings.state.backups,
             make_room=self.reserve.give_up,
+            on_damage=self._on_damage,
         )
         self.store = ModuleStore(directory)
         self.events = Events(self.database)
@@ -233,7 +237,7 @@ class Agent:
     async def run(self, api: Api) -> None:
         """Serve until told to stop. Raises LimpetError when the node can't start."""
         set_process_name("limpet-agent")
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self.reserve.give_up()  # on a full disk the state could not even be opened
@@ -252,6 +256,8 @@ class Agent:
         if self.restarts:
             how = os.waitstatus_to_exitcode(self._last_status)
             what = f"signal {-how}" if how < 0 else f"exit code {how}"
+            if how == _DAMAGED_CODE:
+                what = "itself to have the damaged state restored"
             self._announce(
                 "AgentRestarted",
                 f"the agent had ended by {what} and was started again; {adopted} workers went on",
@@ -270,6 +276,9 @@ class Agent:
         self._is_stopping = True
         self.manifests.stop()
         await api.stop()
+        if self.exit_code:
+            self._leave()
+            return
         await self._drain_all()
         flusher.cancel()
         trimmer.cancel()
@@ -282,6 +291,22 @@ class Agent:
         await self._volumes.close()
         self.database.close()
         self.groups.close()
+
+    def _on_damage(self, why: str) -> None:
+        """End soon, from any thread: the next agent restores the state, and workers serve on meanwhile."""
+        if not self.exit_code:
+            self.exit_code = _DAMAGED_CODE
+            sys.stderr.write(f"warning: the state is damaged ({why}); it is restored now\n")
+            sys.stderr.flush()
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _leave(self) -> None:
+        """Leave everything to the next agent, as when this one is killed; logs are their own file."""
+        self._preparer.cancel_all()
+        self.volume_recovery.stop()
+        with contextlib.suppress(LimpetError):
+            self.logs.close()
+        self.database.leave()
 
     def _adopt_plain_logs(self) -> None:
         """Take over what an earlier version logged. Logs are worth a try, not a node."""
@@ -699,18 +724,19 @@ def run_agent(
 ) -> int:
     """Run the agent in this process; return its exit code."""
 
-    async def main() -> None:
+    async def main() -> int:
         agent = Agent(settings, launcher=launcher, inheritance=inheritance)
         await agent.run(make_api(agent))
+        return agent.exit_code
 
     try:
         lock = _lock(settings.node.data_directory)
-        asyncio.run(main())
+        code = asyncio.run(main())
         os.close(lock)
     except LimpetError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    return 0
+    return code
 
 
 def _lock(directory: Path) -> int:
