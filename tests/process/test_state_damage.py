@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from running_node import RunningNode, wait_for
+from running_node import Load, RunningNode, wait_for
 from workloads import config_map, http_app
+
+from limpet.errors import TemporaryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,14 @@ def flip(path: Path, *places: int) -> None:
     for place in places:
         data[place] ^= 1
     path.write_bytes(data)
+
+
+def overwrite(path: Path) -> None:
+    """Damage every page of a file that is open."""
+    with path.open("r+b", buffering=0) as file:
+        for place in range(100, path.stat().st_size, _PAGE):
+            file.seek(place)
+            file.write(b"damaged!")
 
 
 def backups(node: RunningNode) -> list[Path]:
@@ -54,6 +64,49 @@ def test_a_damaged_state_is_restored_from_its_backup(
     assert (node.data / "state.db.damaged-1").read_bytes() == damaged
     node.restart()
     assert len(node.events("test", "StateRestored")) == 1, "it is told once"
+    node.stop()
+
+
+@pytest.mark.parametrize("by", ["reading", "writing"])
+def test_a_state_that_is_damaged_while_the_node_runs_is_restored(
+    make_node: Callable[..., RunningNode], by: str
+) -> None:
+    node = make_node(LIMPET_STATE_BACKUP_MINUTES="0.001", LIMPET_NODE_RESYNC_SECONDS="1")
+
+    def use() -> None:
+        if by == "reading":
+            node.client.release(namespace="default", name="serves", number=1)
+        else:
+            node.apply(config_map("kept", text="y"))
+
+    node.start()
+    node.apply(http_app("serves", "echo"), config_map("kept", text="x" * 600_000))
+    node.apply(http_app("serves", "echo", env={"RELEASE": "2"}))
+    node.wait_ready("serves")
+    node.stop()  # what waits in the log is in the file then
+    node.start()
+    node.wait_ready("serves")
+    node.apply(config_map("last", text="x"))
+    before = len(backups(node))
+    wait_for(lambda: len(backups(node)) > before or before == 3, "a backup of it")
+    agent, worker = node.pid("agent"), node.status("serves")["workers"][0]["pid"]
+    with Load(node.port("serves"), clients=1, pause_seconds=0.01) as load:
+        overwrite(node.data / "state.db")
+        with pytest.raises(TemporaryError, match="The node restores it now"):
+            use()
+        wait_for(lambda: node.pid("agent") != agent, "another agent")
+        node.wait_up()
+        node.wait_ready("serves")
+        load.wait_more(20)
+    assert load.failures == []
+    assert node.status("serves")["workers"][0]["pid"] == worker
+    [event] = node.events("test", "StateRestored")
+    assert "state.db.damaged-1" in event["message"]
+    [event] = node.events("test", "AgentRestarted")
+    assert "to have the damaged state restored" in event["message"]
+    node.apply(config_map("after", text="x"))
+    node.restart()
+    assert node.wait_ready("serves")
     node.stop()
 
 

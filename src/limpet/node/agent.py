@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from limpet.worker.channel import Channel
 
 _FLUSH_SECONDS = 1.0
+# Ended to have a damaged state restored. Not one of those that say why a node can't run.
+_DAMAGED_CODE = 10
 
 
 class Api(Protocol):
@@ -95,6 +97,7 @@ class Agent:
         self.name = settings.node.name or socket.gethostname()
         self.started_at = time.time()
         self.restarts = inheritance.restarts
+        self.exit_code = 0
         self.apps: dict[AppKey, AppRuntime] = {}
         self._last_status = inheritance.last_status
         self._estate = read_estate(inheritance.held)
@@ -130,6 +133,7 @@ class Agent:
             max_bytes=settings.state.max_bytes,
             kept_backups=settings.state.backups,
             make_room=self.reserve.give_up,
+            on_damage=self._on_damage,
         )
         self.store = ModuleStore(directory)
         self.events = Events(self.database)
@@ -278,7 +282,7 @@ class Agent:
     async def run(self, api: Api) -> None:
         """Serve until told to stop. Raises LimpetError when the node can't start."""
         set_process_name("limpet-agent")
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._open()
@@ -303,6 +307,9 @@ class Agent:
         self._reconciler.stop()
         self.manifests.stop()
         await api.stop()
+        if self.exit_code:
+            self._leave()
+            return
         await self._drain_all()
         for task in tasks:
             task.cancel()
@@ -331,12 +338,30 @@ class Agent:
         self.database.close()
         self.groups.close()
 
+    def _on_damage(self, why: str) -> None:
+        """End soon, from any thread: the next agent restores the state, and workers serve on meanwhile."""
+        if not self.exit_code:
+            self.exit_code = _DAMAGED_CODE
+            sys.stderr.write(f"warning: the state is damaged ({why}); it is restored now\n")
+            sys.stderr.flush()
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _leave(self) -> None:
+        """Leave everything to the next agent, as when this one is killed; logs are their own file."""
+        self._preparer.cancel_all()
+        self.care.stop()
+        with contextlib.suppress(LimpetError):
+            self.logs.close()
+        self.database.leave()
+
     def _tell_up(self, adopted: int) -> None:
         if self.restarts:
+            what = explain_status(self._last_status)
+            if os.waitstatus_to_exitcode(self._last_status) == _DAMAGED_CODE:
+                what = "itself to have the damaged state restored"
             self.reporter.to_all(
                 "AgentRestarted",
-                f"the agent had ended by {explain_status(self._last_status)} and was started again; "
-                f"{adopted} workers went on",
+                f"the agent had ended by {what} and was started again; {adopted} workers went on",
             )
         sys.stdout.write(
             f"limpet {__version__}: node {self.name} is up, its API on "
@@ -468,15 +493,16 @@ def run_agent(
 ) -> int:
     """Run the agent in this process; return its exit code."""
 
-    async def main() -> None:
+    async def main() -> int:
         agent = Agent(settings, launcher=launcher, inheritance=inheritance)
         await agent.run(make_api(agent))
+        return agent.exit_code
 
     try:
         lock = claim_directory(settings.node.data_directory)
-        asyncio.run(main())
+        code = asyncio.run(main())
         os.close(lock)
     except LimpetError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    return 0
+    return code

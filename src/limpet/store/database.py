@@ -91,6 +91,12 @@ class StoreError(UnavailableError):
     reason = "StoreUnavailable"
 
 
+class StoreDamagedError(TemporaryError):
+    """A page of the open state file can't be read: the agent starts anew, which restores it."""
+
+    reason = "StoreDamaged"
+
+
 class StoreFullError(TemporaryError):
     """The state could not be written."""
 
@@ -147,7 +153,8 @@ class Database:
     """The open state file. One process, one thread.
 
     `node` is whose event tells of a restored file, `max_bytes` how large it may get. `make_room` is asked
-    once when the disk is full; when it could free something, the write is tried again.
+    once when the disk is full; when it could free something, the write is tried again. `on_damage` is told,
+    in whatever thread, when the open file turns out to be damaged: `leave` and another `open` restore it.
     """
 
     def __init__(
@@ -158,11 +165,13 @@ class Database:
         max_bytes: int = _MAX_BYTES,
         kept_backups: int = _KEPT_BACKUPS,
         make_room: Callable[[], bool] = lambda: False,
+        on_damage: Callable[[str], None] = lambda _why: None,
     ) -> None:
         self._path = path
         self._node = node
         self._max_bytes = max_bytes
         self._make_room = make_room
+        self._on_damage = on_damage
         self._connection: apsw.Connection | None = None
         self._keys: Sequence[bytes] = ()
         self._unpromised = 0  # rows of events among all that this connection has written
@@ -300,7 +309,12 @@ class Database:
 
         Runs in another thread than the rest, too.
         """
-        return self.backups.make(self._path, self._keys)
+        try:
+            return self.backups.make(self._path, self._keys)
+        except BackupError as error:
+            if isinstance(error.__cause__, apsw.CorruptError):
+                self._on_damage(str(error.__cause__))
+            raise
 
     def take_changes(self) -> bool:
         """Whether anything was acknowledged since the last time that this was asked."""
@@ -332,6 +346,12 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def leave(self) -> None:
+        """Close a damaged file, and change nothing in it."""
+        if self._connection is not None:
+            leave_wal(self._connection)
+            self.close()
 
     @property
     def connection(self) -> apsw.Connection:
@@ -383,13 +403,10 @@ class Database:
 
     def load_needed_digests(self) -> frozenset[str]:
         """Return the modules that a desired object or a release in the history needs. Raises LimpetError."""
-        try:
-            rows = self.connection.execute(
-                "SELECT digest FROM objects WHERE digest IS NOT NULL"
-                " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
-            ).fetchall()
-        except apsw.Error as error:
-            raise _write_error(self._path, error) from error
+        rows = self.read(
+            "SELECT digest FROM objects WHERE digest IS NOT NULL"
+            " UNION SELECT digest FROM releases WHERE digest IS NOT NULL"
+        )
         return frozenset(str(digest) for (digest,) in rows)
 
     def load_completions(self) -> list[Completion]:
@@ -469,6 +486,15 @@ class Database:
             for when, kind_of_event, reason, kind, namespace, name, message, count in rows
         ]
 
+    def read(self, statement: str, bindings: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        """Return the rows of a query. Raises `StoreError`."""
+        try:
+            return self.connection.execute(statement, bindings).fetchall()
+        except apsw.Error as error:
+            if isinstance(error, apsw.IOError):  # a page that the disk can't read any more
+                raise self._damage_error(error) from error
+            raise self._explain(error) from error
+
     def write(
         self, statement: str, rows: Sequence[tuple[object, ...]], *, is_promise: bool = True
     ) -> None:
@@ -495,7 +521,7 @@ class Database:
             _transact(self.connection, change)
             self._begin_log_anew()  # while there is room to move it
         except apsw.Error as error:
-            raise _write_error(self._path, error) from error
+            raise self._explain(error) from error
 
     def _try(self, change: Callable[[], object]) -> bool:
         """Whether there was room for a change."""
@@ -516,18 +542,21 @@ class Database:
             return False
         return isinstance(busy, tuple) and busy[0] == 0
 
-
-def _write_error(path: Path, error: apsw.Error) -> LimpetError:
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return StoreError(
-            f"the state file {path} is damaged: {error}; nothing was changed. Restart the node: it "
-            "restores the file from what can be read and the last backup"
+    def _explain(self, error: apsw.Error) -> LimpetError:
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            return self._damage_error(error)
+        return StoreFullError(
+            f"can't write the state file {self._path}: {error}; nothing was changed. "
+            "Free some space on its file system (or raise state.max_bytes, if it is that large), then "
+            "try again"
         )
-    return StoreFullError(
-        f"can't write the state file {path}: {error}; nothing was changed. "
-        "Free some space on its file system (or raise state.max_bytes, if it is that large), then "
-        "try again"
-    )
+
+    def _damage_error(self, error: apsw.Error) -> StoreDamagedError:
+        self._on_damage(str(error))
+        return StoreDamagedError(
+            f"the state file {self._path} is damaged: {error}; nothing was changed. The node restores "
+            "it now from what can be read and the last backup: try again in a few seconds"
+        )
 
 
 def _transact(connection: apsw.Connection, change: Callable[[], object]) -> None:

@@ -91,7 +91,7 @@ class Pulls:
             self._database.write("DELETE FROM pulls WHERE source = ? AND module = ?", gone)
 
     def _of(self, source: str) -> list[Pull]:
-        rows = self._database.connection.execute(
+        rows = self._database.read(
             "SELECT source, module, manifest, evidence, pulled_at FROM pulls WHERE source = ?",
             (source,),
         )

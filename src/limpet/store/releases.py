@@ -51,7 +51,7 @@ def load_releases(database: Database) -> list[Release]:
 
 def load_body(database: Database, key: ObjectKey, number: int) -> str | None:
     """Return the object as it was with this release; None when the release is not kept."""
-    for (body,) in database.connection.execute(
+    for (body,) in database.read(
         "SELECT body FROM releases WHERE kind = ? AND namespace = ? AND name = ? AND number = ?",
         (*key, number),
     ):

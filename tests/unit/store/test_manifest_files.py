@@ -43,15 +43,14 @@ def test_moved_and_dropped_in_one(database):
 
 def test_rows_and_objects_are_written_together_or_not_at_all(database):
     def change():
-        with database.transaction():
-            database.write_objects([stored(ONE)])
-            write_held(database, put={ONE: Held("a.yaml", "1")}, drop=[])
-            database.delete_object(*TWO)
-            raise RuntimeError("a defect")
+        database.write_objects([stored(ONE)])
+        write_held(database, put={ONE: Held("a.yaml", "1")}, drop=[])
+        database.delete_object(*TWO)
+        raise RuntimeError("a defect")
 
     database.write_objects([stored(TWO)])
     with pytest.raises(RuntimeError, match="a defect"):
-        change()
+        database.transact(change)
     assert [each.name for each in database.load_objects()] == ["two"]
     assert load_held(database) == {}
 
@@ -61,18 +60,20 @@ def test_a_disk_that_is_full(database):
     database.connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def fill():
-        with database.transaction():
-            for number in range(200):
-                key = ("ConfigMap", "default", f"{number}" * 50)
-                database.write_objects([stored(key)])
-                write_held(database, put={key: Held("x" * 2000, "1")}, drop=[])
+        for number in range(200):
+            key = ("ConfigMap", "default", f"{number}" * 50)
+            database.write_objects([stored(key)])
+            write_held(database, put={key: Held("x" * 2000, "1")}, drop=[])
 
     with pytest.raises(StoreFullError):
-        fill()
+        database.transact(fill)
     assert database.load_objects() == []
     assert load_held(database) == {}
 
 
 def test_what_sqlite_says_is_translated(database):
-    with pytest.raises(StoreFullError), database.transaction():
+    def refuse():
         raise apsw.FullError("no room")
+
+    with pytest.raises(StoreFullError):
+        database.transact(refuse)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from limpet.store import restoring
-from limpet.store.backups import Backups
-from limpet.store.database import Database, StoreError, StoreFullError
+from limpet.store.backups import BackupError, Backups
+from limpet.store.database import Database, StoreDamagedError, StoreError
 from limpet.store.encryption import open_encrypted
 from limpet.store.restoring import Loss, describe_loss
 
@@ -270,17 +270,33 @@ def test_a_kill_on_the_way_is_made_good(path, at, monkeypatch):
     assert left == set()
 
 
-def test_damage_that_is_met_later_is_said(path):
+@pytest.mark.parametrize("by", ["reading", "writing", "backing up"])
+def test_damage_that_is_met_later_is_told_and_mended_by_opening_again(path, by):
     database = opened(path)
     many = [replace(OBJECT, name=f"b{number:04}", body="x" * 900) for number in range(800)]
     database.write_objects(many)
+    database.back_up()
     database.close()
-    database = opened(path)
+    told = []
+    database = Database(path, node="rock", on_damage=told.append)
+    database.open([KEY])
     damage(path, *range(1, pages(path)))
-    changed = [replace(each, body="changed") for each in many]
-    with pytest.raises(StoreError, match="Restart the node") as caught:
-        database.write_objects(changed)
-    assert not isinstance(caught.value, StoreFullError)
+    damaged = path.read_bytes()
+    if by == "reading":
+        with pytest.raises(StoreDamagedError, match="try again in a few seconds"):
+            database.read("SELECT * FROM objects")
+    elif by == "writing":
+        with pytest.raises(StoreDamagedError, match="nothing was changed"):
+            database.write_objects([replace(each, body="changed") for each in many])
+    else:
+        with pytest.raises(BackupError):
+            database.back_up()
+    assert len(told) == 1
+    database.leave()
+    assert path.read_bytes() == damaged
+    database.open([KEY])
+    assert database.restored is not None
+    assert len(database.load_objects()) == 800
     database.close()
 
 
