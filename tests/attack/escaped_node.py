@@ -19,6 +19,8 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qs
 
+import escaped_roles
+
 import limpet.engine
 import limpet.trigger.http
 from limpet.engine.protocol import DEFAULT_OPTIONS, ModuleError, ModuleInfo, Outcome, OutcomeKind
@@ -146,6 +148,8 @@ if __name__ == "__main__":
     if "LIMPET_TEST_WITHOUT_FSCRYPT" in os.environ:
         del os.environ["LIMPET_TEST_WITHOUT_FSCRYPT"]
         _lack_encryption()
+    if orders := os.environ.pop("LIMPET_TEST_ESCAPES", None):
+        escaped_roles.escape(orders)
     limpet.trigger.http._SLOW_SECONDS = float("inf")
     _really_look_up = socket.getaddrinfo
     socket.getaddrinfo = _look_up

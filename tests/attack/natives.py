@@ -267,6 +267,34 @@ def _describe(number: int, status: os.stat_result) -> dict[str, Any]:
     return {"kind": kinds.get(stat.S_IFMT(mode), oct(mode))}
 
 
+def own_files() -> list[dict[str, Any]]:
+    """Describe what this process has open, where even asking which kind a socket is ends it."""
+    ways = {os.O_RDONLY: "read", os.O_WRONLY: "write", os.O_RDWR: "both"}
+    found = []
+    for number in range(3, 1024):
+        try:
+            status = os.fstat(number)
+        except OSError:
+            continue
+        access = ways[fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE]
+        is_socket = stat.S_ISSOCK(status.st_mode)
+        told = {"kind": "socket"} if is_socket else _describe(number, status)
+        found.append({"number": number, "access": access, **told})
+    return found
+
+
+def outgrow_files(size: int) -> dict[str, list[int | str]]:
+    """Make every file that can be written larger than that: by a byte at its end, and by truncating."""
+    return {
+        str(each["number"]): [
+            call("pwrite64", args=[each["number"], "x", 1, size]),
+            call("ftruncate", args=[each["number"], 1 << 40]),
+        ]
+        for each in own_files()
+        if each["kind"] in ("memory file", "file") and each["access"] != "read"
+    }
+
+
 def standard_streams() -> list[list[Any]]:
     """Whether standard input, output and error are a device, and how they are open."""
     ways = {os.O_RDONLY: "read", os.O_WRONLY: "write", os.O_RDWR: "both"}
@@ -383,6 +411,16 @@ def connect(port: int) -> str:
     """Open a connection as any process does."""
     with socket.create_connection(("127.0.0.1", port), 5) as opened:
         return opened.recv(64).decode()
+
+
+def connect_path(path: str) -> str:
+    """Connect to a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as found:
+        try:
+            found.connect(path)
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+        return "connected"
 
 
 def ask(host: str, port: int, *, protocol: str = "tcp", times: int = 1) -> list[Any]:

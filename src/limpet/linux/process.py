@@ -107,6 +107,14 @@ def disable_core_dumps() -> None:
     prctl(_PR_SET_DUMPABLE, 0, what="PR_SET_DUMPABLE")
 
 
+def limit_file_size(size_bytes: int) -> None:
+    """Let this process make no file larger than that (setrlimit(2), RLIMIT_FSIZE), for good.
+
+    Writing or extending beyond fails with EFBIG: Python has SIGXFSZ ignored.
+    """
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+
 def become_user(uid: int, gid: int) -> None:
     """Become this user and group for good: real, effective and saved, without other groups.
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from limpet.linux.landlock import Access
     from limpet.linux.seccomp import Alternatives
 
+# The bounds of the store (limpet.store.modules) and of bundles: no file that is made for them is larger.
+_MOST_MODULE_BYTES = 256 << 20
+_MOST_COMPILED_BYTES = 1 << 30
 _OWN_NAMESPACES = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
 
 
@@ -51,7 +54,8 @@ class Role:
 
     `allowed` is its system calls. `needs_network` leaves it the device's network, `needs_files` the
     device's files: what its user may read, as far as Landlock lets it. `scratch_bytes` is for files of
-    its own, in memory, that end with it.
+    its own, in memory, that end with it. `file_bytes` is how large it can make a file that it was given;
+    0 leaves that to the file's own file system.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Role:
     needs_network: bool = False
     needs_files: bool = False
     scratch_bytes: int = 0
+    file_bytes: int = 0
 
     @cached_property
     def program(self) -> bytes:
@@ -124,6 +129,8 @@ class Sandbox:
         Comes after `retire`, and before this process has a second thread: Landlock holds for the one
         that asks, and those that it starts. Raises OSError when a wall can't be raised.
         """
+        if role.file_bytes:
+            process.limit_file_size(role.file_bytes)
         if Wall.LANDLOCK in self.walls:
             connect_ports = None if role.needs_network else ()
             landlock.restrict(directories, connect_ports=connect_ports)
@@ -291,6 +298,7 @@ def _role(
     needs_network: bool = False,
     needs_files: bool = False,
     scratch_bytes: int = 0,
+    file_bytes: int = 0,
 ) -> Role:
     allowed: dict[str, Alternatives] = {}
     for calls in (_ESSENTIALS, *lists):
@@ -302,6 +310,7 @@ def _role(
         needs_network=needs_network,
         needs_files=needs_files,
         scratch_bytes=scratch_bytes,
+        file_bytes=file_bytes,
     )
 
 
@@ -312,7 +321,7 @@ def _either(first: Alternatives | None, second: Alternatives) -> Alternatives:
 
 
 APP = _role("app", _MESSAGES, _SERVING, _FILES)
-COMPILE = _role("compile", _MESSAGES, _always("fsync"))
+COMPILE = _role("compile", _MESSAGES, _always("fsync"), file_bytes=_MOST_COMPILED_BYTES)
 FETCH = _role(
     "fetch",
     _MESSAGES,
@@ -322,6 +331,7 @@ FETCH = _role(
     _always("fsync ftruncate"),
     needs_network=True,
     needs_files=True,
+    file_bytes=_MOST_MODULE_BYTES,
 )
 MANIFESTS = _role("manifests")
 SIGNATURE = _role("signature")
@@ -336,6 +346,7 @@ COMPILE_WASMEDGE = _role(
         "getdents64"
     ),
     scratch_bytes=128 << 20,
+    file_bytes=_MOST_COMPILED_BYTES,
 )
 ROLES = {
     role.name: role
