@@ -197,6 +197,16 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeSettings:
+    """How another version of Limpet is tried (docs/upgrade.md)."""
+
+    trial_seconds: float = 120.0
+    """How long it may take until it is healthy; else the version before comes back. Default: 120."""
+    stable_seconds: float = 10.0
+    """How long it has to be healthy without a break before it stays. Default: 10."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -231,6 +241,7 @@ class Settings:
 
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    upgrade: UpgradeSettings = field(default_factory=UpgradeSettings)
 
     @property
     def key_file(self) -> Path:
@@ -257,6 +268,7 @@ _GROUPS: dict[str, type[Any]] = {
     "bundles": BundleSettings,
     "registry": RegistrySettings,
     "rollout": RolloutSettings,
+    "upgrade": UpgradeSettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

@@ -52,6 +52,7 @@ from limpet.node.state import (
     decide_actions,
     decide_wake_up,
 )
+from limpet.node.upgrading import Upgrades
 from limpet.node.volumes import Volumes
 from limpet.plan import (
     AppKey,
@@ -216,6 +217,13 @@ class Agent:
         )
 
         self.care = Care(self, self.modules)
+        self.upgrades = Upgrades(
+            self,
+            is_on_trial=inheritance.is_on_trial,
+            failure=inheritance.trial_failure,
+            tell=self._tell_launcher,
+            on_over=self.manifests.start,
+        )
 
     # Life
 
@@ -226,6 +234,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self.reserve.give_up()  # on a full disk the state could not even be opened
+        self.upgrades.open()
         self.keys.open()
         self.groups.open(keep=self._estate.groups)
         self.events.load()
@@ -254,19 +263,21 @@ class Agent:
         trimmer = loop.create_task(self._trim_forever(), name="trim")
         carer = loop.create_task(self.care.run(), name="care")
         self._replan()
-        self.manifests.start()
+        self.upgrades.begin()
+        if not self.upgrades.is_undecided:
+            self.manifests.start()
         await self._stopping.wait()
         self._is_stopping = True
+        self.upgrades.stop()
         self.manifests.stop()
         await api.stop()
         await self._drain_all()
         flusher.cancel()
         trimmer.cancel()
         carer.cancel()
-        for finish in (self._write_completions, self.events.flush, self.logs.close):
-            # A full disk: what waits is lost, the rest is not.
-            with contextlib.suppress(LimpetError):
-                finish()
+        self.flush()
+        with contextlib.suppress(LimpetError):
+            self.logs.close()
         self._volumes.close()
         self.database.close()
         self.groups.close()
@@ -325,6 +336,12 @@ class Agent:
                 # A full disk: they stay in memory and are tried again.
                 with contextlib.suppress(LimpetError):
                     flush()
+
+    def flush(self) -> None:
+        """Write what waits. On a full disk that is not possible, and the rest goes on."""
+        for flush in (self._write_completions, self.events.flush, self.logs.flush):
+            with contextlib.suppress(LimpetError):
+                flush()
 
     async def _trim_forever(self) -> None:
         while True:
@@ -565,7 +582,9 @@ class Agent:
         for zygote in self.zygotes:
             plans = [plan for plan in waiting if plan.engine == zygote.name]
             zygote.keep_spare(
-                is_wanted=bool(plans) and not self._is_stopping and not self.care.is_memory_short,
+                is_wanted=(bool(plans) or self.upgrades.is_on_trial)
+                and not self._is_stopping
+                and not self.care.is_memory_short,
                 is_component=any(plan.is_component for plan in plans),
             )
             if zygote.name not in used:
