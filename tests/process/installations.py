@@ -1,7 +1,7 @@
 """Limpet as it is installed: wheels of this tree and of what it needs, and versions of it that are broken.
 
-A version is made by the command itself; the broken ones are copies of it (hard links, so they cost little), with a
-line or two of other code.
+A version is made by the command itself; the broken ones are copies of it (hard links, so they cost
+little), with a line or two of other code.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ def _pack(name: str, folder: Path) -> None:
                 archive.write(file.locate(), str(file))
 
 
-def renumber(wheel: Path, version: str, folder: Path) -> Path:
-    """Make a wheel of the same with another version."""
+def renumber(
+    wheel: Path, version: str, folder: Path, changes: Mapping[str, tuple[str, str]]
+) -> Path:
+    """Make a wheel of the same with another version, and other texts as in `make_variant`."""
     target = folder / wheel.name.replace("-0.1.0-", f"-{version}-")
     records = []
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(target, "w") as new:
@@ -116,6 +118,10 @@ def renumber(wheel: Path, version: str, folder: Path) -> Path:
                 data = data.replace(b"0.1.0", version.encode(), 1)
             if name.endswith("/RECORD"):
                 continue
+            if name.removeprefix("limpet/") in changes:
+                old_text, new_text = changes[name.removeprefix("limpet/")]
+                assert old_text.encode() in data
+                data = data.replace(old_text.encode(), new_text.encode(), 1)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             records.append(f"{name},sha256={digest},{len(data)}")
             new.writestr(name, data)

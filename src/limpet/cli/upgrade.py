@@ -1,4 +1,4 @@
-"""`limpet upgrade`: another version of Limpet is tried beside the one that runs, and stays if it is healthy."""
+"""`limpet upgrade`: another version of Limpet is tried beside this one; it stays if it is healthy."""
 
 from __future__ import annotations
 

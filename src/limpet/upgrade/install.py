@@ -128,8 +128,8 @@ def install(prefix: Prefix, source: Source, *, tell: Callable[[str], None]) -> I
         return found
     folder, python = prefix.folder(source.version), prefix.python(source.version)
     prefix.remove(source.version)
-    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     check_room(prefix, source)
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     tell(f"making {folder}")
     _run(
         [sys.executable, "-P", "-m", "venv", str(folder)], "a virtual environment could not be made"
