@@ -199,6 +199,16 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeSettings:
+    """How another version of Limpet is tried (docs/upgrade.md)."""
+
+    trial_seconds: float = 120.0
+    """How long it may take until it is healthy; else the version before comes back. Default: 120."""
+    stable_seconds: float = 10.0
+    """How long it has to be healthy without a break before it stays. Default: 10."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """The walls around apps (docs/security.md)."""
 
@@ -225,14 +235,14 @@ class Settings:
     disk: DiskSettings = field(default_factory=DiskSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     bundles: BundleSettings = field(default_factory=BundleSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    upgrade: UpgradeSettings = field(default_factory=UpgradeSettings)
 
     @property
     def manifests_folder(self) -> Path | None:
         """The folder of `node.manifests`; None without one."""
         return Path(self.node.manifests).expanduser().absolute() if self.node.manifests else None
-
-    registry: RegistrySettings = field(default_factory=RegistrySettings)
-    rollout: RolloutSettings = field(default_factory=RolloutSettings)
 
     @property
     def key_file(self) -> Path:
@@ -259,6 +269,7 @@ _GROUPS: dict[str, type[Any]] = {
     "bundles": BundleSettings,
     "registry": RegistrySettings,
     "rollout": RolloutSettings,
+    "upgrade": UpgradeSettings,
 }
 
 # Also looked at by processes that have no settings: limpet.engine.wasmedge.library.

@@ -147,6 +147,14 @@ class Client:
         query = {"namespace": namespace, "name": name, "limit": limit}
         return cast("list[EventInfo]", parse_items(self._call("GET", _target("/v1/events", query))))
 
+    def upgrade(self) -> Json:
+        """The node's version, where its versions lie, and how its last upgrade stands."""
+        return self._call("GET", "/v1/upgrade")
+
+    def try_version(self, version: str) -> Json:
+        """Have the node try a version that is installed; how that ends is told by `upgrade`."""
+        return self._call("POST", "/v1/upgrade", {"version": version})
+
     def keys(self) -> Json:
         """What the node says about its keys; never a key."""
         return self._call("GET", "/v1/keys")

@@ -111,6 +111,8 @@ class Routes:
     async def answer(self, request: Request, sink: BodySink | None) -> Response | LogStreamResponse:
         """Answer one request, errors included."""
         try:
+            if request.method not in (b"GET", b"HEAD"):
+                self._agent.upgrades.check_changes()
             return await self._dispatch(request, sink)
         except LimpetError as error:
             return error_response(error)
@@ -156,7 +158,18 @@ class Routes:
                 return self._events(query)
             case (_, "v1", "keys", *rest) if (method, *rest) in _KEY_CALLS:
                 return self._keys(method, request.body)
+            case (_, "v1", "upgrade") if method in ("GET", "POST"):
+                return self._upgrade(method, request.body)
         raise _no_such_call(request)
+
+    def _upgrade(self, method: str, body: bytes) -> Response:
+        if method == "GET":
+            return _json(self._agent.upgrades.describe())
+        version = _parse_json(body).get("version")
+        if not isinstance(version, str):
+            raise InvalidInputError("`version` must be the version to try")
+        self._agent.upgrades.start(version)
+        return _json(self._agent.upgrades.describe(), status=202)
 
     async def _transfer(
         self,

@@ -38,6 +38,7 @@ VERBS = {
     "key": "Show or change what encrypts this node's data.",
     "engine": "Show, install or remove what runs WebAssembly.",
     "up": "Start a node here, in the foreground.",
+    "upgrade": "Change over to another version of Limpet, or back.",
     "doctor": "Find out what this device has, and what helps.",
     "demo": "See Limpet work in a minute.",
     "version": "Show versions of client, node and engine.",

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from limpet.errors import InvalidInputError, LimpetError
 from limpet.node.imports import freeze, preload, without_openssl
+
+with without_openssl():
+    from limpet.node.handover import Handover
 from limpet.settings import DEFAULT_SETTINGS_FILE, Settings, load_settings
 
 if TYPE_CHECKING:
-    from limpet.node.launcher import Inheritance
+    from limpet.node.handover import Trial
+    from limpet.node.launcher import Inheritance, Launcher
     from limpet.worker.channel import Channel
 
 _OPTIONS = {
@@ -36,10 +40,30 @@ def main(options: list[str]) -> int:
     except LimpetError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    return make_launcher(settings, options, Handover(unlock=unlock)).run()
+
+
+def make_launcher(
+    settings: Settings,
+    options: list[str],
+    handover: Handover,
+    *,
+    trial: Trial | None = None,
+    trial_failure: str | None = None,
+) -> Launcher:
+    """Return a launcher that has all it needs in memory: `limpet.node.launcher.Launcher`."""
     preload()
     from limpet.node.launcher import Launcher
 
-    return Launcher(settings, run_agent=_run_agent, run_zygote=_run_zygote, unlock=unlock).run()
+    return Launcher(
+        settings,
+        run_agent=_run_agent,
+        run_zygote=_run_zygote,
+        options=options,
+        handover=handover,
+        trial=trial,
+        trial_failure=trial_failure,
+    )
 
 
 def _run_agent(settings: Settings, launcher: Channel, inheritance: Inheritance) -> int:

@@ -43,6 +43,7 @@ from limpet.node.reporting import Reporter
 from limpet.node.rollouts import Rollouts
 from limpet.node.router import RouterProcess
 from limpet.node.spares import Spares
+from limpet.node.upgrading import Upgrades
 from limpet.node.volumes import Volumes
 from limpet.plan import app_key, compile_egress
 from limpet.provision.facilities import Standing
@@ -122,6 +123,18 @@ class Agent:
             sweep=self._sweep_downloads,
             reporter=self.reporter,
         )
+        self.upgrades = Upgrades(
+            settings,
+            database=self.database,
+            apps=self.apps,
+            zygotes=self.zygotes,
+            record=self.reporter.of_node,
+            flush=self._flush,
+            is_on_trial=inheritance.is_on_trial,
+            failure=inheritance.trial_failure,
+            tell=self._launcher.tell,
+            on_over=self.manifests.start,
+        )
 
     def _open_stores(self, unlock: int | None) -> None:
         """Make what keeps things on disk; nothing is opened yet."""
@@ -172,6 +185,7 @@ class Agent:
             self.apps,
             self.zygotes,
             may_keep=lambda: not (self._reconciler.is_stopped or self.care.is_memory_short),
+            is_tried=lambda: self.upgrades.is_on_trial,
         )
         self.pulls = Pulls(self.database, self.store.has_module)
         self._puller = Puller(
@@ -302,9 +316,12 @@ class Agent:
             )
         ]
         self._desired.replan()
-        self.manifests.start()
+        self.upgrades.begin()
+        if not self.upgrades.is_undecided:
+            self.manifests.start()
         await self._stopping.wait()
         self._reconciler.stop()
+        self.upgrades.stop()
         self.manifests.stop()
         await api.stop()
         if self.exit_code:
@@ -318,6 +335,7 @@ class Agent:
     def _open(self) -> None:
         """Open what is on disk and want what it says."""
         self.reserve.give_up()  # on a full disk the state could not even be opened
+        self.upgrades.open()
         self.keys.open()
         self.groups.open(keep=self._estate.groups)
         self.events.load()
@@ -330,10 +348,9 @@ class Agent:
 
     async def _close(self) -> None:
         self.care.stop()
-        for finish in (self._completions.write, self.events.flush, self.logs.close):
-            # A full disk: what waits is lost, the rest is not.
-            with contextlib.suppress(LimpetError):
-                finish()
+        self._flush()
+        with contextlib.suppress(LimpetError):  # a full disk: what waits is lost, the rest is not
+            self.logs.close()
         await self._volumes.close()
         self.database.close()
         self.groups.close()
@@ -418,6 +435,12 @@ class Agent:
                 # A full disk: they stay in memory and are tried again.
                 with contextlib.suppress(LimpetError):
                     flush()
+
+    def _flush(self) -> None:
+        """Write what waits. On a full disk that is not possible, and the rest goes on."""
+        for flush in (self._completions.write, self.events.flush, self.logs.flush):
+            with contextlib.suppress(LimpetError):
+                flush()
 
     async def _trim_forever(self) -> None:
         while True:

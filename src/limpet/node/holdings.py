@@ -51,8 +51,8 @@ class Held:
 class Holdings:
     """What is held, by name."""
 
-    def __init__(self) -> None:
-        self._held: dict[str, Held] = {}
+    def __init__(self, held: Mapping[str, Held] | None = None) -> None:
+        self._held = dict(held or {})
 
     @property
     def entries(self) -> Mapping[str, Held]:

@@ -31,22 +31,27 @@ from limpet.linux.process import (
     disable_core_dumps,
     set_process_name,
 )
+from limpet.node.handover import Handover, Trial
 from limpet.node.holdings import End, Held, Holdings
 from limpet.node.mounts import make_private_mounts
+from limpet.node.succession import STOP_SIGNALS, disarm, go_back, try_version
 from limpet.worker.channel import Channel, close_all
 from limpet.worker.messages import (
+    ConfirmVersion,
     Drop,
     Exited,
     Hold,
     Keep,
     MessageError,
+    RefuseVersion,
     Release,
     StartZygote,
+    TryVersion,
     ZygoteStarted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from limpet.settings import Settings
     from limpet.worker.messages import Message
@@ -59,6 +64,9 @@ _SPILL_SECONDS = 0.1
 # An agent that ends with one of these said why: starting it again would only say it again, and is worth
 # it only where workers serve on meanwhile.
 _EXPLAINED_CODES = range(2, 8)
+# A version on trial says by itself when its time is over; its launcher and then the alarm come after that.
+_LAUNCHER_SHARE, _LAUNCHER_SECONDS = 1.25, 4.0
+_ALARM_SHARE, _ALARM_SECONDS = 1.5, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,8 @@ class Inheritance:
     """What an agent finds: listening sockets by name, how many agents died, the last wait status.
 
     `unlock` is the descriptor of the key that `limpet up` made from a passphrase. `held` is what agents
-    before this one have left, by name.
+    before this one have left, by name. `is_on_trial` is of the version; `trial_failure` says why one that
+    was has not stayed.
     """
 
     sockets: Mapping[str, socket.socket]
@@ -74,10 +83,16 @@ class Inheritance:
     last_status: int = 0
     unlock: int | None = None
     held: Mapping[str, Held] = field(default_factory=dict)
+    is_on_trial: bool = False
+    trial_failure: str | None = None
 
 
 class Launcher:
-    """Runs a node in the foreground; the two functions are what its children become."""
+    """Runs a node in the foreground; the two functions are what its children become.
+
+    `options` are the node's, for another version of it; `handover` is what that has left, or only what
+    `limpet up` brings. `trial` is for a version on trial, `trial_failure` for one that is back.
+    """
 
     def __init__(
         self,
@@ -85,13 +100,22 @@ class Launcher:
         *,
         run_agent: Callable[[Settings, Channel, Inheritance], int],
         run_zygote: Callable[[Settings, Channel, str], NoReturn],
-        unlock: int | None = None,
+        options: Sequence[str],
+        handover: Handover,
+        trial: Trial | None = None,
+        trial_failure: str | None = None,
     ) -> None:
         self._settings = settings
         self._run_agent = run_agent
         self._run_zygote = run_zygote
-        self._kept: dict[str, socket.socket] = {}
-        self._holdings = Holdings()
+        self._options = options
+        self._kept = dict(handover.sockets)
+        self._holdings = Holdings(handover.held)
+        self._trial = trial
+        self._trial_until: float | None = None
+        self._is_handing_over = False
+        self._trial_failure = trial_failure
+        self._is_successor = trial is not None or trial_failure is not None
         # What the agent was not told yet: waiting for it to read could be waiting for each other.
         self._untold: deque[tuple[Message, tuple[int, ...]]] = deque()
         self._agent_pid = 0
@@ -107,49 +131,67 @@ class Launcher:
         self._is_stopping = False
         self._last_status = 0
         self._own: tuple[int, ...] = ()
-        self._unlock = unlock  # held for agents to come, never read here
+        self._unlock = handover.unlock  # held for agents to come, never read here
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
-        set_process_name("limpet")
-        set_oom_score(_OOM_SCORE)  # as far as this user may; agent and zygote inherit it
-        keep_memory_private()
-        become_subreaper()
-        make_private_mounts(self._settings.node.data_directory)
-        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-            signal.signal(number, self._on_signal)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self._own = (wake_read, wake_write)
+        self._prepare()
         self._start_both()
         while True:
-            poll = select.poll()
-            poll.register(wake_read, select.POLLIN)
-            if self._agent is not None:
-                events = select.POLLIN | (select.POLLOUT if self._untold else 0)
-                poll.register(self._agent.fileno(), events)
-            for descriptor, events in poll.poll(self._patience_milliseconds()):
-                if descriptor == wake_read:
-                    os.read(wake_read, 4096)
-                    continue
-                if events & select.POLLOUT:
-                    self._tell_rest()
-                if events & ~select.POLLOUT:
-                    self._serve_agent()
+            self._wait_and_serve()
             code = self._reap()
             if code is not None:
                 return code
+            if self._trial_until is not None and time.monotonic() >= self._trial_until:
+                self.go_back("its agent did not say in time whether it is healthy")
             if self._start_at is not None:
                 if self._is_stopping:
                     return 0
                 self._start_when_due(self._start_at)
 
+    def _prepare(self) -> None:
+        """Make this process what it is to be, and have its signals wake it."""
+        set_process_name("limpet")
+        set_oom_score(_OOM_SCORE)  # as far as this user may; agent and zygote inherit it
+        keep_memory_private()
+        become_subreaper()
+        if not self._is_successor:  # else this process has them
+            make_private_mounts(self._settings.node.data_directory)
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        self._own = (wake_read, wake_write)
+        if self._trial is not None:
+            self._own += (self._trial.descriptor,)
+            patience = self._settings.upgrade.trial_seconds * _LAUNCHER_SHARE
+            self._trial_until = time.monotonic() + patience + _LAUNCHER_SECONDS
+
+    def _wait_and_serve(self) -> None:
+        wake = self._own[0]
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        if self._agent is not None:
+            events = select.POLLIN | (select.POLLOUT if self._untold else 0)
+            poll.register(self._agent.fileno(), events)
+        for descriptor, events in poll.poll(self._patience_milliseconds()):
+            if descriptor == wake:
+                os.read(wake, 4096)
+                continue
+            if events & select.POLLOUT:
+                self._tell_rest()
+            if events & ~select.POLLOUT:
+                self._serve_agent()
+
     def _patience_milliseconds(self) -> float | None:
         """How long nothing has to be done unless something happens; None for ever."""
-        if self._start_at is None:
-            return None
-        pause = max(self._start_at - time.monotonic(), 0.0)
-        return min(pause, _SPILL_SECONDS) * 1e3
+        if self._start_at is not None:
+            pause = max(self._start_at - time.monotonic(), 0.0)
+            return min(pause, _SPILL_SECONDS) * 1e3
+        if self._trial_until is not None:
+            return max(self._trial_until - time.monotonic(), 0.0) * 1e3 + 1
+        return None
 
     def _start_when_due(self, when: float) -> None:
         if time.monotonic() >= when:
@@ -194,6 +236,8 @@ class Launcher:
                         self._last_status,
                         self._unlock,
                         self._holdings.entries,
+                        self.is_on_trial,
+                        self._trial_failure,
                     ),
                 )
             except BaseException:
@@ -245,7 +289,7 @@ class Launcher:
             if os.getppid() != parent:
                 os._exit(1)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
             close_all(self._own)
         return pid
@@ -310,6 +354,74 @@ class Launcher:
             self._holdings.release(message.name)
         elif isinstance(message, StartZygote) and message.engine in engine_names():
             self._start_zygote(message.engine)
+        else:
+            self._serve_upgrade(message)
+
+    def _serve_upgrade(self, message: Message) -> None:
+        if isinstance(message, ConfirmVersion):
+            self._confirm()
+        elif self._is_handing_over or self._is_stopping:
+            return  # its last words: they change nothing any more
+        elif isinstance(message, RefuseVersion) and self._trial is not None:
+            self.go_back(message.reason)
+        elif isinstance(message, TryVersion) and self._trial is None:
+            self._try_version(message.python)
+
+    # Another version
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether the version before may yet come back."""
+        return self._trial is not None
+
+    def _try_version(self, python: str) -> None:
+        handover = self._prepare_handover()
+        alarm_seconds = self._settings.upgrade.trial_seconds * _ALARM_SHARE + _ALARM_SECONDS
+        try:
+            try_version(python, self._options, handover, alarm_seconds=alarm_seconds)
+        except OSError as error:
+            self._trial_failure = f"{python} can't be executed: {error.strerror}"
+            self._go_on()
+
+    def go_back(self, reason: str) -> None:
+        """Give a version up that is on trial: the process is the version before from then on.
+
+        Raises OSError.
+        """
+        disarm()
+        handover = self._prepare_handover()
+        if self._trial is None:  # confirmed by the agent's last words
+            self._go_on()
+            return
+        os.set_inheritable(self._trial.descriptor, False)
+        go_back(self._trial.back, self._options, handover, reason=reason)
+
+    def _go_on(self) -> None:
+        """Start an agent after all."""
+        self._is_handing_over = False
+        self._start_at = time.monotonic()
+
+    def _prepare_handover(self) -> Handover:
+        """End the agent and the zygotes; return what goes on."""
+        self._is_handing_over = True
+        if self._agent_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._agent_pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._agent_pid, 0)
+            self._agent_pid = 0
+        self._drain_agent()
+        self._let_agent_go()
+        self._end_zygotes()
+        self._holdings.spill()
+        return Handover(sockets=self._kept, held=self._holdings.entries, unlock=self._unlock)
+
+    def _confirm(self) -> None:
+        if self._trial is not None:
+            disarm()
+            os.close(self._trial.descriptor)
+            self._own = self._own[:2]
+            self._trial = self._trial_until = None
 
     def _forget(self, name: str) -> None:
         kept = self._kept.pop(name, None)
@@ -360,6 +472,10 @@ class Launcher:
         self._let_agent_go()
         code = os.waitstatus_to_exitcode(status)
         self._end_zygotes()
+        if self._trial is not None and not self._is_stopping:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self.go_back(f"its agent ended by {how}; the node's output says why")
+            return None
         if self._is_stopping or (code in _EXPLAINED_CODES and not self._holdings.has_workers):
             return max(code, 0)
         lived = time.monotonic() - self._started_at

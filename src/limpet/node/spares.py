@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 class Spares:
-    """The node's spares, at most one for each engine; `may_keep` says whether there may be any now."""
+    """The node's spares, at most one for each engine; `may_keep` says whether there may be any now,
+    `is_tried` whether each is wanted to see that it can be started.
+    """
 
     def __init__(
         self,
@@ -21,10 +23,12 @@ class Spares:
         zygotes: Zygotes,
         *,
         may_keep: Callable[[], bool],
+        is_tried: Callable[[], bool],
     ) -> None:
         self._apps = apps
         self._zygotes = zygotes
         self._may_keep = may_keep
+        self._is_tried = is_tried
 
     def keep(self) -> None:
         """Start or end spares; an engine that no app uses any more gives its memory back."""
@@ -37,7 +41,7 @@ class Spares:
         for zygote in self._zygotes:
             plans = [plan for plan in waiting if plan.engine == zygote.name]
             zygote.keep_spare(
-                is_wanted=bool(plans) and self._may_keep(),
+                is_wanted=(bool(plans) or self._is_tried()) and self._may_keep(),
                 is_component=any(plan.is_component for plan in plans),
             )
             if zygote.name not in used:

@@ -138,6 +138,19 @@ class Backups:
         finally:
             copy.close()
 
+    def open_before(self, keys: Sequence[bytes], *, schema: int) -> tuple[Path, apsw.Connection]:
+        """Return the backup from before the step to this schema, open and whole.
+
+        Raises `WrongKeyError`, apsw.Error, OSError.
+        """
+        path = self._directory / f"before-schema-{schema}.db"
+        connection, _ = _open(path, keys)
+        damage = find_damage(connection)
+        if damage:
+            connection.close()
+            raise apsw.CorruptError(f"{path.name} is damaged: {damage}")
+        return path, connection
+
     def open_newest(self, keys: Sequence[bytes]) -> tuple[Path, apsw.Connection] | None:
         """Return the newest backup that is whole, open; None when there is none."""
         for path in self.paths():

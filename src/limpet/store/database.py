@@ -28,7 +28,7 @@ from limpet.store.encryption import (
     rewrite,
 )
 from limpet.store.files import make_directory
-from limpet.store.restoring import NothingToRestoreError, finish_restoring, restore
+from limpet.store.restoring import NothingToRestoreError, finish_restoring, put_back, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -179,6 +179,10 @@ class Database:
         self.backups = Backups(path.parent / "backups", kept=kept_backups)
         self.restored: str | None = None
         """What became of a damaged file at the last `open`, for people; None when it was whole."""
+        self.may_go_back = False
+        """Whether `open` may put the backup from before a newer schema in that file's place."""
+        self.went_back: str | None = None
+        """What `open` has done of that, for people."""
 
     def open(self, keys: Sequence[bytes]) -> None:
         """Open or create the file and bring its schema up to date. Raises `StoreError`.
@@ -262,12 +266,30 @@ class Database:
         if version > SCHEMA_VERSION or damage:
             leave_wal(connection)
             self.close()
+        if version > SCHEMA_VERSION and self.may_go_back:
+            self._go_back(version)
+            return self._connect()
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}: "
                 "run the newer Limpet that wrote it. Nothing was changed"
             )
         return damage, index
+
+    def _go_back(self, version: int) -> None:
+        """Put the state of before a step to a newer schema back. Raises `StoreError`."""
+        self.may_go_back = False
+        try:
+            backup = put_back(self._path, self._keys, self.backups, schema=SCHEMA_VERSION)
+        except (apsw.Error, OSError, WrongKeyError) as error:
+            raise StoreError(
+                f"{self._path} has schema {version}, this Limpet knows up to {SCHEMA_VERSION}, and the "
+                f"backup from before can't be put back: {error}. Nothing was changed; run the newer Limpet"
+            ) from error
+        self.went_back = (
+            f"the state has schema {SCHEMA_VERSION} again: it is {backup.name}, from before the step to "
+            f"schema {version}"
+        )
 
     def _restore(self, why: str) -> None:
         try:

@@ -120,6 +120,28 @@ def restore(
     return message
 
 
+def put_back(path: Path, keys: Sequence[bytes], backups: Backups, *, schema: int) -> Path:
+    """Put the state with this schema back in the place of a newer one, which is kept aside as long as its
+    step is not made again (`state.db.schema-3`); return the backup that it comes from.
+
+    Raises `WrongKeyError`, apsw.Error, OSError; the file is as it was then.
+    """
+    staged = _staged(path)
+    remove_database(staged)
+    backup, connection = backups.open_before(keys, schema=schema + 1)
+    try:
+        write_copy(connection, staged, keys[0])
+    finally:
+        connection.close()
+    _sync(staged)
+    aside = path.with_name(f"{path.name}.schema-{schema + 1}")
+    remove_database(aside)
+    _set_aside(path, aside)
+    publish(staged, _restored(path))
+    finish_restoring(path)
+    return backup
+
+
 def _build(
     path: Path,
     staged: Path,

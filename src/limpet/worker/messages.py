@@ -144,6 +144,25 @@ class Release:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class TryVersion:
+    """Hand over to the launcher of the version that has this interpreter, without an agent."""
+
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmVersion:
+    """The version that was on trial is the current one: never go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseVersion:
+    """The version that is on trial is not healthy: go back, and say why."""
+
+    reason: str
+
+
 # agent -> worker, and to the other roles
 
 
@@ -375,6 +394,9 @@ Message: TypeAlias = (
     | Drop
     | Hold
     | Release
+    | TryVersion
+    | ConfirmVersion
+    | RefuseVersion
     | Adopt
     | Assign
     | Connect

@@ -260,6 +260,11 @@ class Zygote:
         """Whether a worker waits for the next cold start."""
         return self._spare is not None
 
+    @property
+    def has_forked_spare(self) -> bool:
+        """Whether that worker is a process already."""
+        return self._spare is not None and self._spare.pid is not None
+
     def keep_spare(self, *, is_wanted: bool, is_component: bool = False) -> None:
         """Have a worker wait for the next cold start, one that can take a component, or none."""
         spare = self._spare

@@ -1,0 +1,291 @@
+"""`limpet upgrade`: another version of Limpet is tried beside this one; it stays if it is healthy."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from limpet.cli.options import connect, examples, socket_option
+from limpet.cli.render import write_fields, write_json
+from limpet.cli.terminal import StatusLine, one_line
+from limpet.errors import (
+    ConflictError,
+    LimpetError,
+    NotFoundError,
+    TemporaryError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from limpet.api.answers import Json
+    from limpet.api.client import Client
+    from limpet.upgrade.install import Source
+    from limpet.upgrade.layout import Prefix
+
+_POLL_SECONDS = 0.2
+# Beyond the trial itself: both launchers' starts, and the way back.
+_LATE_SECONDS = 90.0
+
+
+class UpgradeFailedError(LimpetError):
+    """The version was tried, was not healthy, and the one before runs."""
+
+    reason = "UpgradeFailed"
+
+
+@click.command(
+    epilog=examples(
+        "limpet upgrade /media/stick/wheels        # a folder of wheels, no network needed",
+        "limpet upgrade /media/stick/site.bundle   # made by limpet bundle create --wheels",
+        "limpet upgrade 0.3.0                      # from pip's index",
+        "limpet upgrade --status",
+        "limpet upgrade --rollback                 # to the version before",
+        "limpet upgrade wheels/ --prefix /opt/limpet   # the first time",
+    )
+)
+@click.argument("source", required=False)
+@click.option("--status", "is_status", is_flag=True, help="Say what is installed and how it went.")
+@click.option("--rollback", "is_rollback", is_flag=True, help="Try the version before.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and whether there is room.")
+@click.option(
+    "--prefix",
+    metavar="DIR",
+    help="Where versions lie side by side. Default: where this limpet does, else /opt/limpet.",
+)
+@click.option(
+    "--require-signature",
+    is_flag=True,
+    help="Refuse a bundle unless it is signed by a key of the node's setting bundles.keys.",
+)
+@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+@socket_option
+def upgrade(
+    source: str | None,
+    *,
+    is_status: bool,
+    is_rollback: bool,
+    dry_run: bool,
+    prefix: str | None,
+    require_signature: bool,
+    is_json: bool,
+    socket: str | None,
+) -> None:
+    """Upgrade Limpet from SOURCE: a folder of wheels, a wheel, a bundle with wheels, or a version.
+
+    Apps serve on throughout. The new version has to be healthy within two minutes, with every app ready that
+    was; else the version before comes back by itself.
+    """
+    if sum((source is not None, is_status, is_rollback)) != 1:
+        raise click.UsageError("expected one of SOURCE, --status and --rollback")
+    client = connect(socket)
+    place = _choose_prefix(prefix)
+    if is_status:
+        _show_status(place, _ask(client), is_json=is_json)
+        return
+    with StatusLine() as status:
+        told = (
+            _roll_back(place, client, status, is_dry=dry_run)
+            if is_rollback
+            else _upgrade(
+                str(source),
+                place,
+                client,
+                status,
+                is_dry=dry_run,
+                require_signature=require_signature,
+            )
+        )
+    if is_json:
+        write_json(told)
+    else:
+        click.echo(told["message"])
+
+
+def _choose_prefix(given: str | None) -> Prefix:
+    from limpet.upgrade.layout import DEFAULT_PREFIX, Prefix, running_prefix
+
+    if given is not None:
+        return Prefix(Path(given).expanduser().absolute())
+    return running_prefix() or Prefix(DEFAULT_PREFIX)
+
+
+def _ask(client: Client) -> Json | None:
+    """What the node says of upgrades; None when none runs."""
+    from limpet.api.exchange import NodeNotRunningError
+
+    try:
+        return client.upgrade()
+    except NodeNotRunningError:
+        return None
+
+
+def _upgrade(
+    text: str,
+    place: Prefix,
+    client: Client,
+    status: StatusLine,
+    *,
+    is_dry: bool,
+    require_signature: bool,
+) -> Json:
+    from limpet.cli.upgrade_sources import open_source
+
+    node = _ask(client) if place.current is not None else None
+    if place.current is not None:
+        node = _require_node(node, place)
+    asked = client if node is not None else None
+    with open_source(
+        text, client=asked, status=status, require_signature=require_signature
+    ) as source:
+        if node is not None and node["version"] == source.version:
+            raise ConflictError(f"version {source.version} is what runs")
+        if is_dry:
+            return _plan(place, source, node)
+        return _install_and_try(place, source, node, client, status)
+
+
+def _require_node(node: Json | None, place: Prefix) -> Json:
+    """Only a node can try a version; it has to be one of this installation."""
+    if node is None:
+        raise UnavailableError(
+            f"no node runs that could try another version; start {place.path}/current/bin/limpet up first"
+        )
+    if node["prefix"] != str(place.path):
+        runs_from = node["prefix"] or "elsewhere, where no versions lie side by side"
+        raise ConflictError(
+            f"the node that runs is not one of {place.path}: it runs from {runs_from}. Stop it, start "
+            f"{place.path}/current/bin/limpet up, and try again (docs/upgrade.md)"
+        )
+    if node["is_undecided"]:
+        raise TemporaryError("a version is being tried right now; see `limpet upgrade --status`")
+    return node
+
+
+def _plan(place: Prefix, source: Source, node: Json | None) -> Json:
+    from limpet.upgrade.install import check_room, needed_bytes
+
+    if place.find(source.version) is not None:
+        what, needed = "is installed already", 0
+    else:
+        check_room(place, source)
+        needed = needed_bytes(place, source)
+        what = f"would be installed in {place.folder(source.version)} (some {needed >> 20} MiB)"
+    then = "would be tried" if node is not None else "would be what starts"
+    return {
+        "version": source.version,
+        "state": "planned",
+        "needed_bytes": needed,
+        "message": f"version {source.version} {what}, and then {then}; nothing was changed",
+    }
+
+
+def _install_and_try(
+    place: Prefix, source: Source, node: Json | None, client: Client, status: StatusLine
+) -> Json:
+    from limpet.upgrade.install import install
+
+    version = source.version
+    running = node["version"] if node is not None else None
+    try:
+        place.remove_but({place.current, place.previous, running, version})
+        install(place, source, tell=status.show)
+        if node is None:
+            place.switch(version)
+            return {
+                "version": version,
+                "state": "installed",
+                "message": f"version {version} is installed; start it by {place.path}/current/bin/limpet up",
+            }
+    except OSError as error:
+        raise UnavailableError(f"can't install into {place.path}: {error}") from error
+    return _try(place, client, node, version, status)
+
+
+def _roll_back(place: Prefix, client: Client, status: StatusLine, *, is_dry: bool) -> Json:
+    current, previous = place.current, place.previous
+    if current is None or previous is None or place.find(previous) is None:
+        raise NotFoundError(f"there is no version before in {place.path}")
+    node = _require_node(_ask(client), place)
+    here, there = place.require(current), place.require(previous)
+    if there.schema < here.schema:
+        raise ConflictError(
+            f"version {previous} can't read the state that {current} has written (schema {here.schema}, "
+            f"it knows up to {there.schema}); going back would lose what changed since"
+        )
+    if is_dry:
+        message = f"version {previous} would be tried; nothing was changed"
+        return {"version": previous, "state": "planned", "needed_bytes": 0, "message": message}
+    return _try(place, client, node, previous, status)
+
+
+def _try(place: Prefix, client: Client, node: Json, version: str, status: StatusLine) -> Json:
+    client.try_version(version)
+    deadline = time.monotonic() + node["trial_seconds"] + _LATE_SECONDS
+    while True:
+        told = _told(client)
+        last = told["last"] if told is not None else None
+        if last is not None and last["version"] == version and last["state"] != "trial":
+            break
+        if time.monotonic() > deadline:
+            raise TemporaryError(
+                f"version {version} is still being tried; see `limpet upgrade --status`"
+            )
+        status.show(f"trying version {version}: apps serve on")
+        time.sleep(_POLL_SECONDS)
+    if last["state"] == "failed":
+        raise UpgradeFailedError(
+            f"version {version} was tried and is not used, {last['previous']} runs: {last['reason']}"
+        )
+    place.remove_but({place.current, place.previous})
+    message = f"version {version} runs; {last['previous']} is kept for `limpet upgrade --rollback`"
+    return {"version": version, "state": last["state"], "message": message}
+
+
+def _told(client: Client) -> Json | None:
+    """What the node says, when there is one: its processes change meanwhile."""
+    try:
+        return client.upgrade()
+    except (UnavailableError, TemporaryError):
+        return None
+
+
+def _show_status(place: Prefix, node: Json | None, *, is_json: bool) -> None:
+    versions = [each.version for each in place.versions()]
+    told = {
+        "prefix": str(place.path),
+        "current": place.current,
+        "previous": place.previous,
+        "versions": versions,
+        "node": node,
+    }
+    if is_json:
+        write_json(told)
+        return
+    rows = [
+        ("Prefix", str(place.path)),
+        ("Starts at boot", place.current or "nothing is installed here"),
+        ("Version before", place.previous or "none"),
+        ("Installed", ", ".join(versions) or "none"),
+    ]
+    if node is None:
+        rows.append(("Node", "not running"))
+    else:
+        where = (
+            "" if node["prefix"] == str(place.path) else f" from {node['prefix'] or 'elsewhere'}"
+        )
+        rows.append(("Node", f"{node['version']}{where}"))
+        rows.append(("Last upgrade", _describe(node["last"])))
+    write_fields(rows)
+
+
+def _describe(last: Json | None) -> str:
+    if last is None:
+        return "none"
+    if last["state"] == "trial":
+        return f"{last['version']} is being tried; {last['previous']} is what it comes from"
+    if last["state"] == "complete":
+        return f"{last['version']} runs; before it was {last['previous']}"
+    return one_line(f"{last['version']} failed, {last['previous']} runs: {last['reason']}")
