@@ -42,6 +42,7 @@ from limpet.node.reporting import Reporter
 from limpet.node.rollouts import Rollouts
 from limpet.node.router import RouterProcess
 from limpet.node.spares import Spares
+from limpet.node.verifying import Verifier
 from limpet.node.volumes import Volumes
 from limpet.plan import app_key, compile_egress
 from limpet.provision.facilities import Standing
@@ -156,7 +157,8 @@ class Agent:
             start=self._launcher.start_zygote,
         )
         self.modules = Modules(self.store, self.zygotes)
-        self.bundles = Bundles(settings, self.zygotes, self.store)
+        verifier = Verifier(self.zygotes)
+        self.bundles = Bundles(settings, zygotes=self.zygotes, store=self.store, verifier=verifier)
         self.spares = Spares(
             self.apps,
             self.zygotes,
@@ -167,8 +169,8 @@ class Agent:
             directory=settings.node.data_directory,
             database=self.database,
             store=self.store,
-            modules=self.modules,
             zygotes=self.zygotes,
+            verifier=verifier,
             find_secret=self.objects.pull_secret,
         )
 

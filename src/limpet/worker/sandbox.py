@@ -324,7 +324,6 @@ FETCH = _role(
     needs_files=True,
 )
 MANIFESTS = _role("manifests")
-SIGNATURE = _role("signature")
 VERIFY = _role("verify", _MESSAGES)
 ROUTER = _role("router", _MESSAGES, _SERVING, _CONNECTING, needs_network=True)
 # WasmEdge's compiler leaves its work to a linker, by way of files.
@@ -345,7 +344,6 @@ ROLES = {
         COMPILE_WASMEDGE,
         FETCH,
         MANIFESTS,
-        SIGNATURE,
         VERIFY,
         ROUTER,
     )
