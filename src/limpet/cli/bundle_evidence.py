@@ -42,7 +42,7 @@ def gather_evidence(
 def count_signatures(evidence: Json | None) -> int | None:
     """How many signatures there are; None when nothing is known of them."""
     from limpet.registry.errors import FormatError
-    from limpet.registry.signatures import parse_evidence
+    from limpet.registry.evidence import parse_evidence
 
     if evidence is None:
         return None
@@ -76,8 +76,9 @@ def _ask_registry(source: ModuleSource, digest: str) -> Json:
     import json
 
     from limpet.cli.registry_access import open_registry
+    from limpet.registry.evidence import encode_evidence
     from limpet.registry.pull import read_image, resolve_digest
-    from limpet.registry.signatures import encode_evidence, trace_digests
+    from limpet.registry.signatures import trace_digests
     from limpet.registry.transfer import Patience
 
     registry = open_registry(f"oci://{source.location}", actions="pull", authority=None)

@@ -44,6 +44,7 @@ from limpet.node.rollouts import Rollouts
 from limpet.node.router import RouterProcess
 from limpet.node.spares import Spares
 from limpet.node.upgrading import Upgrades
+from limpet.node.verifying import Verifier
 from limpet.node.volumes import Volumes
 from limpet.plan import app_key, compile_egress
 from limpet.provision.facilities import Standing
@@ -180,7 +181,8 @@ class Agent:
             start=self._launcher.start_zygote,
         )
         self.modules = Modules(self.store, self.zygotes)
-        self.bundles = Bundles(settings, self.zygotes, self.store)
+        verifier = Verifier(self.zygotes)
+        self.bundles = Bundles(settings, zygotes=self.zygotes, store=self.store, verifier=verifier)
         self.spares = Spares(
             self.apps,
             self.zygotes,
@@ -193,8 +195,8 @@ class Agent:
             directory=settings.node.data_directory,
             pulls=self.pulls,
             store=self.store,
-            modules=self.modules,
             zygotes=self.zygotes,
+            verifier=verifier,
             find_secret=self.objects.pull_secret,
         )
 

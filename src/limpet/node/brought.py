@@ -69,7 +69,7 @@ def _read_evidence(document: object) -> tuple[str, str]:
     if document is None:
         return "", ""
     from limpet.registry.documents import digest_of
-    from limpet.registry.signatures import encode_evidence, parse_evidence
+    from limpet.registry.evidence import encode_evidence, parse_evidence
 
     evidence = parse_evidence(document)
     manifest = digest_of(evidence.manifests[0]) if evidence.manifests else ""

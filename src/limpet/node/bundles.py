@@ -10,32 +10,29 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limpet.bundle import layout
 from limpet.bundle.errors import UntrustedBundleError
 from limpet.engine.protocol import ModuleInfo
 from limpet.errors import DeniedError, InvalidInputError, LimpetError, UnavailableError
-from limpet.linux.cgroup import Limits
-from limpet.node.tasks import memory_file, run_task
+from limpet.node.operator_files import MAX_KEYS_BYTES, SettingsFileError, read_operator_file
+from limpet.plan import PlanError
+from limpet.registry.evidence import Evidence, Signature, encode_evidence
 from limpet.store.modules import DigestError
-from limpet.worker.config import SignatureConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from limpet.bundle.layout import Blob
+    from limpet.node.verifying import Verifier
     from limpet.settings import Settings
     from limpet.store.modules import ModuleStore
     from limpet.worker.supervisor import Zygotes
 
 MAX_COMPILED_BYTES = 1 << 30
-_LIMITS = Limits(cpu_cores=1.0, memory_bytes=128 << 20, pids=16)
-_VERIFY_SECONDS = 60.0
-_MAX_KEYS_BYTES = 64 << 10
-_MAX_ANSWER_BYTES = 4096
 
 
 class TrustedKeysError(UnavailableError):
@@ -63,10 +60,13 @@ class Offer:
 class Bundles:
     """Judges bundles and takes compiled code; what was judged last is what is taken."""
 
-    def __init__(self, settings: Settings, zygotes: Zygotes, store: ModuleStore) -> None:
+    def __init__(
+        self, settings: Settings, *, zygotes: Zygotes, store: ModuleStore, verifier: Verifier
+    ) -> None:
         self._settings = settings
         self._zygotes = zygotes
         self._store = store
+        self._verifier = verifier
         self._vouched: dict[str, Blob] = {}
 
     async def judge(self, index: bytes, manifest: bytes, signature: str | None) -> Offer:
@@ -112,42 +112,30 @@ class Bundles:
         return keys
 
     async def _verify(self, index: bytes, signature: str) -> str | None:
-        keys = self._read_keys()
+        try:
+            keys = self._read_keys()
+        except SettingsFileError as error:
+            raise TrustedKeysError(str(error)) from error
         if not keys:
             return None
         try:
             raw = base64.b64decode(signature, validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidInputError("the bundle's signature is not base64") from error
-        answer = memory_file()
+        evidence = encode_evidence(Evidence(signatures=(Signature(index, raw),)))
         try:
-            info = await run_task(
-                self._zygotes,
-                "signature",
-                SignatureConfig(keys=keys, data=index, signature=raw),
-                [answer],
-                limits=_LIMITS,
-                seconds=_VERIFY_SECONDS,
-            )
-            told = os.pread(answer, _MAX_ANSWER_BYTES, 0)
-        finally:
-            os.close(answer)
-        if not info.is_success or not told:
-            raise TrustedKeysError(f"the signature could not be verified: {info.message}")
-        found = json.loads(told)
-        if "problem" in found:
-            raise TrustedKeysError(f"bundles.keys: {found['problem']}")
-        return str(found["signed_by"]) if found["signed_by"] else None
+            verified = await self._verifier.verify(evidence, keys, module=None)
+        except PlanError as error:
+            raise TrustedKeysError(f"bundles.keys: {error}") from error
+        return verified.signed_by or None
 
     def _read_keys(self) -> tuple[str, ...]:
-        texts = []
-        for name in filter(None, (part.strip() for part in self._settings.bundles.keys.split(","))):
-            try:
-                with Path(name).open("rb") as file:
-                    texts.append(file.read(_MAX_KEYS_BYTES).decode("ascii"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise TrustedKeysError(f"bundles.keys: can't read {name}: {error}") from error
-        return tuple(texts)
+        names = (part.strip() for part in self._settings.bundles.keys.split(","))
+        return tuple(
+            read_operator_file(name, "bundles.keys", most_bytes=MAX_KEYS_BYTES)
+            for name in names
+            if name
+        )
 
     def stage(self, digest: str) -> CompiledUpload:
         """Begin to take compiled code."""

@@ -22,9 +22,9 @@ from limpet.engine.choice import (
 )
 from limpet.engine.protocol import CompileOptions
 from limpet.errors import LimpetError, UnavailableError
-from limpet.node.modules import RetryableError
 from limpet.node.restarts import decide_backoff
 from limpet.node.state import Want
+from limpet.node.tasks import RetryableError
 from limpet.plan import PlanError, compile_plan, settle_trigger
 
 if TYPE_CHECKING:

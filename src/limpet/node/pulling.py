@@ -1,6 +1,6 @@
 """An app's module, from wherever its source says: pulled, remembered, and judged by the signature policy.
 
-The agent decides; processes that have nothing to lose (`limpet.registry.fetch`, `limpet.registry.verify`)
+The agent decides; processes that have nothing to lose (`limpet.registry.fetch`, `limpet.worker.verify`)
 speak to registries and read what strangers signed. What a source turned out to be is remembered with the
 signatures that came along, so that a node without a network needs neither again.
 """
@@ -14,31 +14,32 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from limpet.errors import DeniedError
-from limpet.node.modules import RetryableError, refusal
+from limpet.node.operator_files import MAX_KEYS_BYTES, SettingsFileError, read_operator_file
+from limpet.node.tasks import RetryableError, memory_file, refusal, run_task
 from limpet.plan import PlanError
+from limpet.registry.evidence import MAX_EVIDENCE_BYTES
 from limpet.registry.policy import Rule, Verdict, parse_policy
 from limpet.registry.reference import name_source, parse_reference
 from limpet.store.downloads import Downloads
 from limpet.store.modules import MAX_MODULE_BYTES
 from limpet.store.pulls import Pull
-from limpet.worker.config import FetchConfig, VerifyConfig, write_config
-from limpet.worker.messages import Fetched, Fetching, Verified
+from limpet.worker.config import FetchConfig, write_config
+from limpet.worker.messages import Fetched, Fetching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from limpet.manifest.model import App, ModuleSource
-    from limpet.node.modules import Modules
+    from limpet.node.verifying import Verifier
     from limpet.settings import RegistrySettings
     from limpet.store.modules import ModuleStore
     from limpet.store.pulls import Pulls
+    from limpet.worker.messages import Verified
     from limpet.worker.supervisor import Zygotes
 
 _FETCH_SECONDS = 3600.0
-_VERIFY_SECONDS = 60.0
-_MOST_KEY_FILE_BYTES = 256 << 10
-_MOST_EVIDENCE_BYTES = 1 << 20
+_MOST_FILE_BYTES = 1 << 20
 # The registry answered, and would answer a reboot alike: what is here does not stand in for it.
 _REFUSALS = frozenset({"ImageNotFound", "RegistryUnauthorized", "InvalidCredentials"})
 
@@ -83,8 +84,8 @@ class Puller:
         directory: Path,
         pulls: Pulls,
         store: ModuleStore,
-        modules: Modules,
         zygotes: Zygotes,
+        verifier: Verifier,
         find_secret: Callable[[str, str], str | None],
     ) -> None:
         self._settings = settings
@@ -93,12 +94,11 @@ class Puller:
         self._downloads = Downloads(directory)
         self._pulls = pulls
         self._store = store
-        self._modules = modules
         self._zygotes = zygotes
+        self._verifier = verifier
         self._find_secret = find_secret
         self._slots = asyncio.Semaphore(settings.parallel)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._verdicts: dict[tuple[str, str, str], Verified] = {}
 
     def sweep(self, apps: Iterable[App]) -> None:
         """Remove unfinished downloads that no app is waiting for."""
@@ -129,7 +129,7 @@ class Puller:
                 return pull.module
             try:
                 return await self._pull(app, name, pull, tell, show)
-            except RetryableError as error:
+            except (RetryableError, SettingsFileError) as error:
                 if pull is None or error.reason in _REFUSALS:
                     raise
                 tell(
@@ -155,12 +155,12 @@ class Puller:
         if rule.verdict is not Verdict.VERIFY:
             return
         name = name_source(app.source)
-        keys = _read_text(rule.keys, "registry.policy's keys", _MOST_KEY_FILE_BYTES)
+        keys = _read_keys(rule)
         pull = self._pulls.of_module(name, digest)
-        verified = (
-            await self._verify(digest, pull.evidence, keys) if pull and pull.evidence else None
-        )
-        if verified is None or not verified.is_signed:
+        verified = None
+        if pull and pull.evidence:
+            verified = await self._verifier.verify(pull.evidence, keys, module=digest)
+        if verified is None or not verified.signed_by:
             # Pulled before there was such a policy, or signed since.
             try:
                 async with self._locks.setdefault(name, asyncio.Lock()):
@@ -173,8 +173,8 @@ class Puller:
                     f"others: {error})"
                 ) from error
             if fresh is not None and fresh != (pull.evidence if pull else ""):
-                verified = await self._verify(digest, fresh, keys)
-        if verified is None or not verified.is_signed:
+                verified = await self._verifier.verify(fresh, keys, module=digest)
+        if verified is None or not verified.signed_by:
             raise PlanError(
                 "SignatureRefused", _unsigned(name, digest, rule, verified), is_final=True
             )
@@ -262,7 +262,9 @@ class Puller:
             digest=at or source.digest,
             max_bytes=MAX_MODULE_BYTES,
             credentials=self._credentials(app, tell),
-            authority=_read_text(self._settings.ca_file, "registry.ca_file", 1 << 20),
+            authority=read_operator_file(
+                self._settings.ca_file, "registry.ca_file", most_bytes=_MOST_FILE_BYTES
+            ),
             endpoint=self._endpoint(source),
             known_manifest=pull.manifest if pull and self._store.has_module(pull.module) else "",
             known_module=pull.module if pull else "",
@@ -283,9 +285,9 @@ class Puller:
                 abandoning.callback(staged.abandon)
                 download = self._downloads.open(name)
                 opened.callback(download.close)
-                evidence = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
+                evidence = memory_file()
                 opened.callback(os.close, evidence)
-                answer = await self._modules.run(
+                answer = await run_task(
                     self._zygotes.default,
                     "fetch",
                     write_config(config),
@@ -303,7 +305,7 @@ class Puller:
                     download.discard()
                 elif answer.digest != config.known_module or not config.known_module:
                     raise RetryableError("FetchFailed", f"{name}: its process spoke nonsense")
-                text = os.pread(evidence, _MOST_EVIDENCE_BYTES, 0)
+                text = os.pread(evidence, MAX_EVIDENCE_BYTES, 0)
                 return answer, text.decode("ascii", "replace")
 
     def _endpoint(self, source: ModuleSource) -> str:
@@ -327,31 +329,12 @@ class Puller:
                 )
             else:
                 texts.append(text)
-        own = _read_text(self._settings.credentials_file, "registry.credentials_file", 1 << 20)
+        own = read_operator_file(
+            self._settings.credentials_file,
+            "registry.credentials_file",
+            most_bytes=_MOST_FILE_BYTES,
+        )
         return (*texts, own) if own else tuple(texts)
-
-    async def _verify(self, module: str, evidence: str, keys: str) -> Verified:
-        known = self._verdicts.get((module, evidence, keys))
-        if known is not None:
-            return known
-        descriptor = os.memfd_create("limpet-evidence", os.MFD_CLOEXEC)
-        try:
-            os.pwrite(descriptor, evidence.encode(), 0)
-            answer = await self._modules.run(
-                self._zygotes.default,
-                "verify",
-                write_config(VerifyConfig(module=module, keys=keys)),
-                [descriptor],
-                seconds=_VERIFY_SECONDS,
-            )
-        finally:
-            os.close(descriptor)
-        if not isinstance(answer, Verified):
-            raise refusal(answer, "VerifyFailed", "can't verify the image's signature")
-        if len(self._verdicts) > 1000:
-            self._verdicts.clear()
-        self._verdicts[module, evidence, keys] = answer
-        return answer
 
 
 def _show_nothing(_progress: str) -> None:
@@ -381,6 +364,12 @@ def show_progress(done_bytes: int, total_bytes: int) -> str:
     return f"{done_bytes / (1 << 20):.1f} of {total_bytes / (1 << 20):.1f} MiB"
 
 
+def _read_keys(rule: Rule) -> tuple[str, ...]:
+    """The keys of a rule. Raises `SettingsFileError`."""
+    what = "registry.policy's keys"
+    return (read_operator_file(rule.keys, what, most_bytes=MAX_KEYS_BYTES),)
+
+
 def _unsigned(name: str, digest: str, rule: Rule, verified: Verified | None) -> str:
     count = verified.signatures if verified else 0
     keys = ", ".join(key[:16] for key in verified.keys) if verified else ""
@@ -394,22 +383,3 @@ def _unsigned(name: str, digest: str, rule: Rule, verified: Verified | None) -> 
         f"{name} ({digest[:19]}) may not run: registry.policy wants a signature by a key of {wanted} for "
         f"{rule.prefix}, and {has}; sign it with `limpet push --sign` or `cosign sign --key`"
     )
-
-
-def _read_text(path: str, what: str, most_bytes: int) -> str:
-    """A file of the operator's, empty when none is set. Raises `RetryableError`."""
-    if not path:
-        return ""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(most_bytes + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise RetryableError(
-            "SettingsFileUnusable", f"{what}: can't read {path}: {reason}"
-        ) from error
-    if len(text) > most_bytes:
-        raise RetryableError(
-            "SettingsFileUnusable", f"{what}: {path} is larger than {most_bytes >> 10} KiB"
-        )
-    return text

@@ -1,70 +1,106 @@
-"""Work for a process of its own behind walls, from its start to its end."""
+"""Work for a process of its own behind walls, from its start to its answer.
+
+What a stranger wrote, or a server says, meets a process with nothing to lose.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
-from limpet.errors import TemporaryError
-from limpet.worker.config import write_config
+from limpet.errors import LimpetError
+from limpet.linux.cgroup import Limits
+from limpet.plan import PlanError
+from limpet.worker.messages import Failed, Fetching, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from limpet.linux.cgroup import Limits
-    from limpet.worker.config import ManifestsConfig, SignatureConfig
     from limpet.worker.process import ExitInfo, Process
-    from limpet.worker.supervisor import Zygotes
+    from limpet.worker.supervisor import Zygote
 
+_LIMITS = {
+    # A compiler takes some fifty times a module's size; what a hostile one makes of that ends here.
+    "compile": Limits(cpu_cores=1.0, memory_bytes=512 << 20, pids=16),
+    "fetch": Limits(cpu_cores=1.0, memory_bytes=128 << 20, pids=16),
+    "verify": Limits(cpu_cores=1.0, memory_bytes=128 << 20, pids=16),
+    "manifests": Limits(cpu_cores=1.0, memory_bytes=256 << 20, pids=16),
+}
 _serial = count(1)
 
 
-class TaskTimeoutError(TemporaryError):
-    """A process did not end in time, and was ended."""
+class RetryableError(LimpetError):
+    """A task that may succeed later, without anybody changing anything."""
 
-    reason = "TimedOut"
+    is_retryable = True
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 async def run_task(
-    zygotes: Zygotes,
+    zygote: Zygote,
     role: str,
-    config: ManifestsConfig | SignatureConfig,
+    config: int,
     descriptors: Sequence[int],
     *,
-    limits: Limits,
     seconds: float,
-) -> ExitInfo:
-    """Run a role once and return how it ended. Raises `TaskTimeoutError`.
+    is_component: bool = False,
+    on_progress: Callable[[Fetching], None] | None = None,
+) -> Message | ExitInfo:
+    """Run a role once; return its last message, or how it ended without one.
 
-    The descriptors stay the caller's.
+    `config` is closed, the other descriptors stay the caller's. Raises `RetryableError` when it takes longer
+    than `seconds`.
     """
     done: asyncio.Future[ExitInfo] = asyncio.get_running_loop().create_future()
+    answers: deque[Message] = deque(maxlen=1)  # its last word is the answer
+
+    def on_message(_process: Process, message: Message) -> None:
+        if not isinstance(message, Fetching):
+            answers.append(message)
+        elif on_progress is not None:
+            on_progress(message)
 
     def on_exit(_process: Process, info: ExitInfo) -> None:
         if not done.done():
             done.set_result(info)
 
-    settings = write_config(config)
     try:
-        process = zygotes.default.spawn(
+        process = zygote.spawn(
             f"{role}-{next(_serial)}",
             role,
-            [settings, *descriptors],
-            limits=limits,
-            on_message=lambda _process, _message: None,
+            [config, *descriptors],
+            limits=_LIMITS[role],
+            is_component=is_component,
+            on_message=on_message,
             on_exit=on_exit,
         )
     finally:
-        os.close(settings)
+        os.close(config)
     try:
+        # Not `wait_for`: Python 3.11's forgets a cancellation that comes together with the end.
         async with asyncio.timeout(seconds):
-            return await done
+            info = await done
     except TimeoutError:
-        raise TaskTimeoutError(f"{role} took over {seconds:.0f} s") from None
+        raise RetryableError("TimedOut", f"{role} took over {seconds:.0f} s") from None
     finally:
         process.kill()
+    return answers[-1] if answers else info
+
+
+def refusal(answer: Message | ExitInfo, reason: str, what: str) -> LimpetError:
+    """The error for an answer that is not the one that was hoped for."""
+    if isinstance(answer, Failed):
+        if answer.is_retryable:
+            return RetryableError(answer.reason, answer.message)
+        return PlanError(answer.reason, answer.message, is_final=True)
+    message = getattr(answer, "message", "") or "its process gave no answer"
+    return RetryableError(reason, f"{what}: {message}")
 
 
 def memory_file(content: bytes = b"") -> int:

@@ -16,11 +16,11 @@ from limpet.errors import LimpetError, UnavailableError
 from limpet.registry.client import Registry
 from limpet.registry.credentials import CredentialsError, Keychain, parse_keychain
 from limpet.registry.errors import FetchError, MissingError, UnauthorizedError
+from limpet.registry.evidence import encode_evidence
 from limpet.registry.exchange import Line, make_trust, own_proxy, request, trust_also
 from limpet.registry.pace import Rates
 from limpet.registry.pull import pull_module, read_image, resolve_digest
 from limpet.registry.reference import parse_reference
-from limpet.registry.signatures import encode_evidence
 from limpet.registry.sink import Sink
 from limpet.registry.transfer import Patience, Wanted, download
 from limpet.worker.messages import Failed, Fetched, Fetching

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limpet.registry.documents import parse_object
 from limpet.registry.errors import FetchFailedError, FormatError
+from limpet.registry.evidence import Evidence
 from limpet.registry.formats import (
     Content,
     ModuleLayer,
@@ -17,7 +18,7 @@ from limpet.registry.formats import (
     read_config,
 )
 from limpet.registry.layers import Found, extract_file
-from limpet.registry.signatures import Evidence, collect_signatures
+from limpet.registry.signatures import collect_signatures
 from limpet.registry.transfer import Patience, Wanted, download
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 from limpet.registry.documents import Descriptor, digest_of, parse_object
 from limpet.registry.errors import FetchError, FormatError, MissingError, UnauthorizedError
+from limpet.registry.evidence import MAX_SIGNATURES
 from limpet.registry.exchange import failed
 from limpet.registry.formats import WASM_CONFIG, WASM_LAYER
 from limpet.registry.pull import persist
 from limpet.registry.signatures import (
     ANNOTATION,
-    MAX_SIGNATURES,
     PAYLOAD_TYPE,
     make_payload,
     signature_tag,

@@ -11,84 +11,26 @@ import base64
 import binascii
 import contextlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
 from limpet.registry.documents import MAX_DOCUMENT_BYTES, digest_of, parse_object, read_descriptors
 from limpet.registry.errors import FormatError, MissingError
+from limpet.registry.evidence import MAX_SIGNATURES, Signature
 from limpet.registry.formats import TAR_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from limpet.registry.client import Registry
+    from limpet.registry.evidence import Evidence
 
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"
 _KIND = "cosign container image signature"
-MAX_SIGNATURES = 16
 _MOST_REFERRERS = 8
 _MOST_PAYLOAD_BYTES = 16 << 10
 _MOST_SIGNATURE_CHARACTERS = 4096
-MAX_EVIDENCE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A payload, and a signature of it; neither is worth anything before it is verified."""
-
-    payload: bytes
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """The manifests that a module came by (perhaps an index first), and signatures found for them."""
-
-    manifests: tuple[bytes, ...] = ()
-    signatures: tuple[Signature, ...] = ()
-
-
-def encode_evidence(evidence: Evidence) -> str:
-    """Evidence as text, to be kept: JSON with base64."""
-    pairs = [[_packed(each.payload), _packed(each.signature)] for each in evidence.signatures]
-    manifests = [_packed(manifest) for manifest in evidence.manifests]
-    return json.dumps({"manifests": manifests, "signatures": pairs})
-
-
-def decode_evidence(text: str) -> Evidence:
-    """What `encode_evidence` made; empty for anything else, which then proves nothing."""
-    try:
-        return parse_evidence(json.loads(text))
-    except (FormatError, ValueError, RecursionError):
-        return Evidence()
-
-
-def parse_evidence(document: object) -> Evidence:
-    """A stranger's JSON, of the shape that `encode_evidence` makes. Raises `FormatError`."""
-    try:
-        if not isinstance(document, dict):
-            raise TypeError("not an object")
-        evidence = Evidence(
-            manifests=tuple(base64.b64decode(each) for each in document["manifests"]),
-            signatures=tuple(
-                Signature(base64.b64decode(payload), base64.b64decode(signature))
-                for payload, signature in document["signatures"]
-            ),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            "the evidence is not a list of manifests and one of signatures"
-        ) from error
-    pieces = [*evidence.manifests, *(e.payload + e.signature for e in evidence.signatures)]
-    # In base64 four bytes stand for three.
-    is_large = sum(len(piece) for piece in pieces) > MAX_EVIDENCE_BYTES // 2
-    if is_large or len(evidence.signatures) > MAX_SIGNATURES:
-        raise FormatError(
-            f"the evidence has over {MAX_EVIDENCE_BYTES >> 11} KiB or {MAX_SIGNATURES} signatures"
-        )
-    return evidence
 
 
 def collect_signatures(registry: Registry, digests: Iterable[str]) -> tuple[Signature, ...]:
@@ -123,19 +65,20 @@ def make_payload(name: str, digest: str) -> bytes:
 
 
 def is_signed(
-    evidence: Evidence, module: str, verifiers: Sequence[Callable[[bytes, bytes], bool]]
+    evidence: Evidence, module: str | None, verify: Callable[[bytes, bytes], bool]
 ) -> bool:
-    """Whether some verifier (a key's `verify`) accepts a signature over what a module came by."""
+    """Whether a key's `verify` accepts a signature over what a module came by.
+
+    Without a module, whether it accepts one over its payload, whatever that says.
+    """
+    accepted = (each for each in evidence.signatures if verify(each.payload, each.signature))
+    if module is None:
+        return any(True for _ in accepted)
     try:
         digests = trace_digests(evidence, module)
     except FormatError:
         return False
-    for each in evidence.signatures:
-        if not any(verify(each.payload, each.signature) for verify in verifiers):
-            continue
-        if signed_digest(each.payload) in digests:
-            return True
-    return False
+    return any(signed_digest(each.payload) in digests for each in accepted)
 
 
 def trace_digests(evidence: Evidence, module: str) -> frozenset[str]:
@@ -168,10 +111,6 @@ def signed_digest(payload: bytes) -> str:
         return str(critical["image"]["docker-manifest-digest"])
     except (FormatError, KeyError, TypeError):
         return ""
-
-
-def _packed(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def _referrers(registry: Registry, digest: str) -> list[bytes]:

@@ -3,9 +3,9 @@
 Roles: `app` runs one app; `spare` is an `app` that goes through the motions of a first request while it
 waits: what that touches becomes its own copy of the zygote's memory, which is most of what a cold start
 would spend its time on. `compile` turns a module into an artifact, `fetch` downloads one, `verify` judges
-its signatures, `manifests` makes objects of YAML, `signature` verifies one over a bundle, `router` is the
-ingress. Each raises its walls (`limpet.worker.sandbox`) around the moment when it is assigned its work: a
-configuration and the role's own descriptors.
+signatures, `manifests` makes objects of YAML, `router` is the ingress. Each raises its walls
+(`limpet.worker.sandbox`) around the moment when it is assigned its work: a configuration and the role's own
+descriptors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from limpet.worker.config import (
     FetchConfig,
     ManifestsConfig,
     RouterConfig,
-    SignatureConfig,
     VerifyConfig,
     WorkerConfig,
     read_config,
@@ -89,14 +88,12 @@ def _run_role(
     role = role_of(name, engine.name)
     set_process_name("limpet-ingress" if name == "router" else f"limpet-{spawn.role}")
     grants: list[tuple[int, Access]] = []
-    task = _import_task(name)
+    task = _import_task(name, channel)
     if name == "fetch":
         from limpet.registry.fetch import equip, fetch_module
 
         equipment = equip()
         grants = [(directory, Access.READ) for directory in equipment.directories]
-    elif name == "verify":
-        from limpet.registry.verify import verify_evidence
     elif name == "router":
         from limpet.ingress.router import allow_descriptors, run_router
 
@@ -123,14 +120,12 @@ def _run_role(
         return _compile(channel, read_config(config, CompileConfig), descriptors, engine)
     if name == "fetch":
         return fetch_module(channel, read_config(config, FetchConfig), descriptors, equipment)
-    if name == "verify":
-        return verify_evidence(channel, read_config(config, VerifyConfig), descriptors[0])
     if task is not None:
         return task(config, descriptors)
     return run_router(channel, read_config(config, RouterConfig), descriptors)
 
 
-def _import_task(name: str) -> Callable[[int, list[int]], int] | None:
+def _import_task(name: str, channel: Channel) -> Callable[[int, list[int]], int] | None:
     """Import, while files can be read, what needs nothing but its configuration and descriptors."""
     if name == "manifests":
         from limpet.worker.manifests import parse_manifests
@@ -138,11 +133,11 @@ def _import_task(name: str) -> Callable[[int, list[int]], int] | None:
         return lambda config, descriptors: parse_manifests(
             read_config(config, ManifestsConfig), descriptors
         )
-    if name == "signature":
-        from limpet.worker.signature import verify_signature
+    if name == "verify":
+        from limpet.worker.verify import verify_evidence
 
-        return lambda config, descriptors: verify_signature(
-            read_config(config, SignatureConfig), descriptors[0]
+        return lambda config, descriptors: verify_evidence(
+            channel, read_config(config, VerifyConfig), descriptors[0]
         )
     return None
 

@@ -98,12 +98,13 @@ class FetchConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig:
-    """A check of a module's signatures. Descriptors: the evidence. `module` is its digest, `keys` is
-    public keys in PEM.
+    """Signatures to verify. Descriptors: the evidence. `keys` are texts with public keys in PEM.
+
+    `module` is the digest that the evidence has to lead to; without one, any signed payload will do.
     """
 
-    module: str
-    keys: str
+    keys: tuple[str, ...]
+    module: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +112,6 @@ class ManifestsConfig:
     """Manifests to parse: (name, size in bytes) of each. Descriptors: their bytes, the answer to write."""
 
     files: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureConfig:
-    """A signature to verify. Descriptors: the answer to write. `keys` are public keys in PEM."""
-
-    keys: tuple[str, ...]
-    data: bytes
-    signature: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +132,7 @@ def read_http_settings(values: Mapping[str, float]) -> HttpSettings:
 
 
 _AnyConfig: TypeAlias = (
-    WorkerConfig
-    | CompileConfig
-    | FetchConfig
-    | ManifestsConfig
-    | SignatureConfig
-    | VerifyConfig
-    | RouterConfig
+    WorkerConfig | CompileConfig | FetchConfig | ManifestsConfig | VerifyConfig | RouterConfig
 )
 _Config = TypeVar(
     "_Config",
@@ -154,7 +140,6 @@ _Config = TypeVar(
     CompileConfig,
     FetchConfig,
     ManifestsConfig,
-    SignatureConfig,
     VerifyConfig,
     RouterConfig,
 )

@@ -357,9 +357,12 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Whether one of the keys has signed, how many signatures there were, and the keys' fingerprints."""
+    """Which of the keys has signed (empty: none), how many signatures there were, some of the keys.
 
-    is_signed: bool
+    Keys are told by their fingerprints.
+    """
+
+    signed_by: str
     signatures: int
     keys: tuple[str, ...]
 

@@ -334,7 +334,6 @@ FETCH = _role(
     file_bytes=_MOST_MODULE_BYTES,
 )
 MANIFESTS = _role("manifests")
-SIGNATURE = _role("signature")
 VERIFY = _role("verify", _MESSAGES)
 ROUTER = _role("router", _MESSAGES, _SERVING, _CONNECTING, needs_network=True)
 # WasmEdge's compiler leaves its work to a linker, by way of files.
@@ -356,7 +355,6 @@ ROLES = {
         COMPILE_WASMEDGE,
         FETCH,
         MANIFESTS,
-        SIGNATURE,
         VERIFY,
         ROUTER,
     )

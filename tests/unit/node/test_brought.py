@@ -9,7 +9,7 @@ from limpet.errors import InvalidInputError
 from limpet.node.brought import Brought, plan_pulls, remember
 from limpet.registry.documents import digest_of
 from limpet.registry.errors import FormatError
-from limpet.registry.signatures import MAX_SIGNATURES, decode_evidence
+from limpet.registry.evidence import MAX_SIGNATURES, decode_evidence
 from limpet.store.database import Database
 from limpet.store.pulls import Pulls
 

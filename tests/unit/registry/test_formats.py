@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from limpet.registry.documents import digest_of, parse_object
 from limpet.registry.errors import FormatError
+from limpet.registry.evidence import Evidence, Signature, decode_evidence, encode_evidence
 from limpet.registry.formats import (
     ModuleLayer,
     RootFiles,
@@ -18,15 +19,7 @@ from limpet.registry.formats import (
     read_config,
 )
 from limpet.registry.push import make_artifact
-from limpet.registry.signatures import (
-    Evidence,
-    Signature,
-    decode_evidence,
-    encode_evidence,
-    is_signed,
-    make_payload,
-    signed_digest,
-)
+from limpet.registry.signatures import is_signed, make_payload, signed_digest
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -216,7 +209,7 @@ def test_a_signature_counts_for_what_leads_to_the_module(
 ):
     payload = make_payload("r.example/a", digest_of(signed))
     evidence = Evidence(manifests=manifests, signatures=(Signature(payload, signature + payload),))
-    assert is_signed(evidence, module, [verifier]) is is_good
+    assert is_signed(evidence, module, verifier) is is_good
     assert decode_evidence(encode_evidence(evidence)) == evidence
 
 
@@ -230,9 +223,19 @@ def test_a_signature_counts_for_what_leads_to_the_module(
 def test_what_is_no_payload_names_nothing(payload):
     assert signed_digest(payload) == ""
     evidence = Evidence(manifests=(MANIFEST,), signatures=(Signature(payload, b"good" + payload),))
-    assert not is_signed(evidence, DIGEST, [verifier])
+    assert not is_signed(evidence, DIGEST, verifier)
+
+
+def test_without_a_module_any_signed_payload_counts():
+    """A bundle's index is signed as it is, and stands for itself."""
+    good = Evidence(signatures=(Signature(b"index", b"goodindex"),))
+    bad = Evidence(manifests=(MANIFEST,), signatures=(Signature(b"index", b"goodother"),))
+    assert is_signed(good, None, verifier)
+    assert not is_signed(bad, None, verifier)
+    assert not is_signed(Evidence(), None, verifier)
+    assert not is_signed(good, DIGEST, verifier)
 
 
 @given(st.text(max_size=80))
 def test_damaged_evidence_proves_nothing(text):
-    assert not is_signed(decode_evidence(text), DIGEST, [lambda *_: True])
+    assert not is_signed(decode_evidence(text), DIGEST, lambda *_: True)

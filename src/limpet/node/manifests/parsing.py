@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import InvalidInputError, TemporaryError
-from limpet.linux.cgroup import Limits
 from limpet.manifest.model import App
 from limpet.manifest.parse import parse_object
 from limpet.manifest.problems import ManifestError
-from limpet.node.tasks import TaskTimeoutError, memory_file, run_task
-from limpet.worker.config import ManifestsConfig
+from limpet.node.tasks import RetryableError, memory_file, refusal, run_task
+from limpet.worker.config import ManifestsConfig, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from limpet.store.database import ObjectKey
     from limpet.worker.supervisor import Zygotes
 
-_LIMITS = Limits(cpu_cores=1.0, memory_bytes=256 << 20, pids=16)
 _PARSE_SECONDS = 300.0
 _MAX_ANSWER_BYTES = 64 << 20
 _MAX_SHOWN_PROBLEMS = 20
@@ -62,24 +60,24 @@ class Parser:
         source, answer = memory_file(b"".join(files.values())), memory_file()
         try:
             sizes = tuple((name, len(content)) for name, content in files.items())
-            info = await run_task(
-                self._zygotes,
+            ended = await run_task(
+                self._zygotes.default,
                 "manifests",
-                ManifestsConfig(files=sizes),
+                write_config(ManifestsConfig(files=sizes)),
                 [source, answer],
-                limits=_LIMITS,
                 seconds=_PARSE_SECONDS,
             )
             if os.fstat(answer).st_size > _MAX_ANSWER_BYTES:
                 raise ParseFailedError("the manifests are too large together; make them fewer")
             lines = os.pread(answer, _MAX_ANSWER_BYTES, 0).split(b"\n")[:-1]
-        except TaskTimeoutError as error:
+        except RetryableError as error:
             raise ParseFailedError(f"the manifests could not be parsed: {error}") from error
         finally:
             os.close(source)
             os.close(answer)
         if len(lines) < len(files):
-            raise ParseFailedError(f"the manifests could not be parsed: {info.message}")
+            problem = refusal(ended, "ManifestsNotParsed", "the manifests could not be parsed")
+            raise ParseFailedError(str(problem))
         return lines
 
 

@@ -1,4 +1,4 @@
-"""Fetching and compiling that is given up."""
+"""A task that is given up."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from limpet.node.modules import Modules
+from limpet.node.tasks import run_task
 from limpet.worker.process import ExitInfo
 
 
@@ -24,8 +24,7 @@ def test_giving_up_holds_also_when_the_end_comes_at_the_same_moment():
 
     async def main():
         config = os.open(os.devnull, os.O_RDONLY)
-        modules = Modules(None, None)
-        task = asyncio.create_task(modules.run(zygote, "compile", config, [], seconds=10))
+        task = asyncio.create_task(run_task(zygote, "compile", config, [], seconds=10))
         await asyncio.sleep(0)
         zygote.end()
         task.cancel()
