@@ -1,4 +1,4 @@
-"""Mutates what registries send: challenges, manifests, indexes, configurations, layers, signatures.
+"""Mutates what registries send: challenges, manifests, indexes, configurations, layers, signatures, dates.
 
     python tests/fuzz/fuzz_registry.py --seconds 60 --seed 1
 
@@ -24,6 +24,7 @@ from limpet.registry.errors import FetchError, FormatError
 from limpet.registry.formats import choose_content, choose_manifest, read_config
 from limpet.registry.layers import extract_file
 from limpet.registry.signatures import decode_evidence, is_signed, signed_digest
+from limpet.registry.times import LONGEST_WAIT_SECONDS, parse_retry_after
 
 SLOW_SECONDS = 5.0
 _DIGEST = "sha256:" + "a" * 64
@@ -87,6 +88,7 @@ PAYLOAD = json.dumps(
         }
     }
 ).encode()
+RETRY_AFTER = b"Mon, 23 Nov 2026 12:00:30 GMT"
 EVIDENCE = json.dumps({"manifests": ["AAAA"], "signatures": [["AAAA", "AAAA"]]}).encode()
 TOKENS = (
     b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"1e999", b"-1", b'"\\ud800"', b"true",
@@ -114,7 +116,7 @@ def mutate(rng: random.Random, seed: bytes) -> bytes:
 
 def check(rng: random.Random) -> tuple[bytes, bool]:
     """Try one mutated input: what it was, and whether something was decided."""
-    kind = rng.randrange(6)
+    kind = rng.randrange(7)
     if kind == 0:
         data = mutate(rng, rng.choice(CHALLENGES))
         found = parse_challenges(data.decode("latin-1"))
@@ -141,6 +143,11 @@ def check(rng: random.Random) -> tuple[bytes, bool]:
     if kind == 4:
         data = mutate(rng, PAYLOAD)
         return data, bool(signed_digest(data))
+    if kind == 5:
+        data = mutate(rng, RETRY_AFTER)
+        pause = parse_retry_after(data.decode("latin-1"), "Mon, 23 Nov 2026 12:00:00 GMT")
+        assert 0 <= pause <= LONGEST_WAIT_SECONDS
+        return data, pause > 0
     data = mutate(rng, EVIDENCE)
     assert not is_signed(decode_evidence(data.decode("latin-1")), _DIGEST, [lambda *_: True])
     return data, False
