@@ -1,4 +1,4 @@
-"""Mutates what registries send: challenges, manifests, indexes, configurations, layers, signatures.
+"""Mutates what registries send: challenges, manifests, indexes, configurations, layers, signatures, dates.
 
     python tests/fuzz/fuzz_registry.py --seconds 60 --seed 1
 
@@ -25,6 +25,7 @@ from limpet.registry.evidence import decode_evidence
 from limpet.registry.formats import choose_content, choose_manifest, read_config
 from limpet.registry.layers import extract_file
 from limpet.registry.signatures import is_signed, signed_digest
+from limpet.registry.times import LONGEST_WAIT_SECONDS, parse_retry_after
 
 SLOW_SECONDS = 5.0
 _DIGEST = "sha256:" + "a" * 64
@@ -88,6 +89,7 @@ PAYLOAD = json.dumps(
         }
     }
 ).encode()
+RETRY_AFTER = b"Mon, 23 Nov 2026 12:00:30 GMT"
 EVIDENCE = json.dumps({"manifests": ["AAAA"], "signatures": [["AAAA", "AAAA"]]}).encode()
 TOKENS = (
     b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"1e999", b"-1", b'"\\ud800"', b"true",
@@ -115,7 +117,7 @@ def mutate(rng: random.Random, seed: bytes) -> bytes:
 
 def check(rng: random.Random) -> tuple[bytes, bool]:
     """Try one mutated input: what it was, and whether something was decided."""
-    kind = rng.randrange(6)
+    kind = rng.randrange(7)
     if kind == 0:
         data = mutate(rng, rng.choice(CHALLENGES))
         found = parse_challenges(data.decode("latin-1"))
@@ -142,6 +144,11 @@ def check(rng: random.Random) -> tuple[bytes, bool]:
     if kind == 4:
         data = mutate(rng, PAYLOAD)
         return data, bool(signed_digest(data))
+    if kind == 5:
+        data = mutate(rng, RETRY_AFTER)
+        pause = parse_retry_after(data.decode("latin-1"), "Mon, 23 Nov 2026 12:00:00 GMT")
+        assert 0 <= pause <= LONGEST_WAIT_SECONDS
+        return data, pause > 0
     data = mutate(rng, EVIDENCE)
     assert not is_signed(decode_evidence(data.decode("latin-1")), _DIGEST, lambda *_: True)
     return data, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeAlias
 
 from limpet.cli.kinds import (
@@ -33,6 +34,7 @@ _PHASE_STYLES = {
     "Failed": "red",
 }
 _FAILURES = {"CrashLoopBackOff", "BackOff"}
+_DOWNLOADED = re.compile(r"([0-9.]+) of ([0-9.]+) MiB")  # limpet.node.pulling, show_progress
 _SHORT_DIGEST = 19  # sha256: and 12 digits
 
 
@@ -43,9 +45,15 @@ def is_failing(app: AppStatus) -> bool:
 
 
 def status_cell(app: AppStatus) -> Styled:
-    """The reason where there is one, else the phase."""
+    """The reason where there is one, else the phase; of a download how far it is, without a blank."""
     style = "red" if is_failing(app) else _PHASE_STYLES.get(app["phase"], "")
-    return Styled(app["reason"] or app["phase"], style)
+    shown = app["reason"] or app["phase"]
+    if app["reason"] == "PullingModule" and (
+        amounts := _DOWNLOADED.fullmatch(app["message"] or "")
+    ):
+        done, total = (float(amount) for amount in amounts.groups())
+        shown += f":{int(100 * done / total) if total else 0}%"
+    return Styled(shown, style)
 
 
 def worker_style(state: str) -> str:

@@ -40,6 +40,7 @@ def pull(*, image: str, output: str | None, ca_file: str | None, is_json: bool) 
 
     from limpet.cli.registry_access import open_registry
     from limpet.cli.render import write_json
+    from limpet.cli.units import format_size
 
     registry = open_registry(image, actions="pull", authority=ca_file)
     name = registry.reference.repository.rpartition("/")[2]
@@ -56,7 +57,8 @@ def pull(*, image: str, output: str | None, ca_file: str | None, is_json: bool) 
             }
         )
         return
-    click.echo(f"{path}: {sink.digest}, {sink.size} bytes, of {registry.reference.name}@{manifest}")
+    click.echo(f"{path}: {format_size(sink.size)}, {sink.digest}")
+    click.echo(f"{registry.reference.name}@{manifest}")
 
 
 def download_image(registry: Registry, path: Path) -> tuple[str, Sink]:

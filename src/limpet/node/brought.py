@@ -39,8 +39,12 @@ def plan_pulls(brought: Sequence[Brought]) -> list[Pull]:
             if each.evidence is not None:
                 raise InvalidInputError("`evidence` is for apps whose image is in a registry")
             continue
-        manifest, evidence = _read_evidence(each.evidence)
-        source = name_source(app.source)
+        source, pinned = name_source(app.source), app.source.digest
+        manifest, evidence = _read_evidence(each)
+        if app.source.scheme == "oci" and pinned is not None and pinned != manifest:
+            if manifest:
+                raise InvalidInputError(f"the evidence is of {manifest}, but {source} is wanted")
+            continue  # nothing shows that it is this module: other apps must not get it for that
         pulls.append(Pull(source=source, module=each.digest, manifest=manifest, evidence=evidence))
     return pulls
 
@@ -64,13 +68,18 @@ def remember(pulls: Pulls, brought: Sequence[Brought]) -> Callable[[], None] | N
     return write
 
 
-def _read_evidence(document: object) -> tuple[str, str]:
-    """The digest of what the source names, and the evidence as it is kept. Raises `FormatError`."""
-    if document is None:
+def _read_evidence(brought: Brought) -> tuple[str, str]:
+    """The digest of what the source names, and the evidence as it is kept.
+
+    Raises `FormatError` for evidence that is of another module. Whose signatures count is judged later.
+    """
+    if brought.evidence is None:
         return "", ""
     from limpet.registry.documents import digest_of
     from limpet.registry.evidence import encode_evidence, parse_evidence
+    from limpet.registry.signatures import trace_digests
 
-    evidence = parse_evidence(document)
+    evidence = parse_evidence(brought.evidence)
+    trace_digests(evidence, brought.digest)
     manifest = digest_of(evidence.manifests[0]) if evidence.manifests else ""
     return manifest, encode_evidence(evidence)

@@ -39,6 +39,16 @@ def test_pull_writes_the_module_and_says_what_it_is(limpet, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["app.wasm"]
 
 
+def test_pull_shows_people_what_came_and_of_what(limpet, tmp_path):
+    with OciServer() as server:
+        digest = server.add_module("acme/app", "1", MODULE)
+        done = limpet("pull", f"{server.host}/acme/app:1", "-o", "got.wasm")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("got.wasm: ")
+    assert first.endswith(f", {digest_of(MODULE)}")
+    assert second == f"{server.host}/acme/app@{digest}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

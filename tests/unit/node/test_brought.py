@@ -15,8 +15,14 @@ from limpet.store.pulls import Pulls
 
 MODULE = "sha256:" + "a" * 64
 SOURCE = "oci://registry.example/acme/app:1"
+MANIFEST = json.dumps(
+    {"layers": [{"mediaType": "application/wasm", "digest": MODULE, "size": 1}]}
+).encode()
+INDEX = json.dumps(
+    {"manifests": [{"mediaType": "x/y", "digest": digest_of(MANIFEST), "size": len(MANIFEST)}]}
+).encode()
 EVIDENCE = {
-    "manifests": [base64.b64encode(b"an index").decode(), base64.b64encode(b"{}").decode()],
+    "manifests": [base64.b64encode(each).decode() for each in (INDEX, MANIFEST)],
     "signatures": [[base64.b64encode(b"payload").decode(), base64.b64encode(b"sign").decode()]],
 }
 
@@ -41,7 +47,7 @@ def pulls(tmp_path):
 def test_a_module_of_a_registry_is_a_pull_with_its_evidence():
     [pull] = plan_pulls([Brought(pod(SOURCE), MODULE, EVIDENCE)])
     assert (pull.source, pull.module) == (SOURCE, MODULE)
-    assert pull.manifest == digest_of(b"an index"), "that is what the tag stood for"
+    assert pull.manifest == digest_of(INDEX), "that is what the tag stood for"
     assert decode_evidence(pull.evidence).signatures[0].payload == b"payload"
 
 
@@ -71,6 +77,21 @@ def test_evidence_that_is_none_is_refused(evidence):
         plan_pulls([Brought(pod(SOURCE), MODULE, evidence)])
 
 
+def test_evidence_of_another_module_is_refused():
+    with pytest.raises(FormatError, match="does not name the module"):
+        plan_pulls([Brought(pod(SOURCE), "sha256:" + "b" * 64, EVIDENCE)])
+
+
+def test_a_pinned_image_is_only_what_is_shown_to_be_it():
+    pinned = f"oci://registry.example/acme/app@{digest_of(INDEX)}"
+    [pull] = plan_pulls([Brought(pod(pinned), MODULE, EVIDENCE)])
+    assert pull.source == pinned
+    assert plan_pulls([Brought(pod(pinned), MODULE)]) == [], "other apps have to ask for it"
+    other = f"oci://registry.example/acme/app@{MODULE}"
+    with pytest.raises(InvalidInputError, match="is wanted"):
+        plan_pulls([Brought(pod(other), MODULE, EVIDENCE)])
+
+
 def test_better_evidence_replaces_worse_and_never_the_other_way_round(pulls):
     assert remember(pulls, []) is None
     for evidence in (None, EVIDENCE, None):
@@ -79,7 +100,7 @@ def test_better_evidence_replaces_worse_and_never_the_other_way_round(pulls):
         write()
     kept = pulls.latest(SOURCE)
     assert json.loads(kept.evidence) == EVIDENCE
-    assert kept.manifest == digest_of(b"an index")
+    assert kept.manifest == digest_of(INDEX)
 
 
 def test_what_was_brought_last_is_what_the_source_is_now(pulls):
