@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limpet.store.packing import pack, unpack
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,7 +57,7 @@ def load_body(database: Database, key: ObjectKey, number: int) -> str | None:
         "SELECT body FROM releases WHERE kind = ? AND namespace = ? AND name = ? AND number = ?",
         (*key, number),
     ):
-        return str(body)
+        return unpack(body)
     return None
 
 
@@ -69,7 +71,7 @@ def write_release(database: Database, release: Release, body: str) -> None:
                 *r.object_key,
                 r.number,
                 r.created_at,
-                body,
+                pack(body),
                 r.digest,
                 r.status,
                 r.message,
