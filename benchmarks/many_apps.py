@@ -1,4 +1,8 @@
-"""What many deployed apps cost a node while they are scaled to zero: state on disk, memory of the agent."""
+"""What many deployed apps cost a node while they are scaled to zero: state on disk, memory of the agent.
+
+The state is also made with a history of releases for each app, by the store itself: rolling each of them
+out would take hours and leave the same rows.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import hashlib
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.lab import HELLO
 from benchmarks.node import Node
 from benchmarks.processes import read_memory, wait_until
 from benchmarks.report import Result, Table, Target, number
+from limpet.store.database import Database, StoredObject, encode_body, now
+from limpet.store.releases import Release, write_release
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.lab import Lab
 
 _BATCH = 100
+_RELEASES = 11  # the one in force and ten before it (revisionHistoryLimit)
 _SETTLE_SECONDS = 15.0
 _STATE_MB, _AGENT_MIB = 10.0, 40.0
 _AGENT = "limpet-agent"
@@ -43,8 +51,58 @@ def measure(lab: Lab) -> Result:
             wait_until(lambda: _count_idle(node) == made, f"{made} apps at rest", pause_seconds=1.0)  # noqa: B023
             time.sleep(_SETTLE_SECONDS)
             agent = read_memory(node.platform()[_AGENT])
-            found[str(count)] = {"agent": asdict(agent), "state": _state_bytes(folder / "data")}
+            found[str(count)] = {
+                "agent": asdict(agent),
+                "state": _state_bytes(folder / "data"),
+                "histories": _histories_bytes(lab.folder / f"histories-{count}", count),
+            }
     return found
+
+
+def _histories_bytes(folder: Path, apps: int) -> int:
+    """Return what the state takes when each app has as many releases as are kept."""
+    database = Database(folder / "state.db")
+    database.open([bytes(32)])
+    for index in range(apps):
+        database.transact(partial(_write_history, database, index))
+    database.close()
+    return _state_bytes(folder)
+
+
+def _write_history(database: Database, number_of_app: int) -> None:
+    name = f"app-{number_of_app:04}"
+    for release in range(1, _RELEASES + 1):
+        document = _deployment(number_of_app)
+        environment = document["spec"]["template"]["spec"]["containers"][0]["env"]
+        environment.append({"name": "RELEASE", "value": f"1.0.{release}"})
+        body = encode_body(document)
+        digest = "sha256:" + hashlib.sha256(f"{name} {release}".encode()).hexdigest()
+        if release == _RELEASES:
+            database.write_objects(
+                [
+                    StoredObject(
+                        kind="Deployment",
+                        namespace="default",
+                        name=name,
+                        generation=release,
+                        created_at=now(),
+                        body=body,
+                        digest=digest,
+                    )
+                ]
+            )
+        row = Release(
+            kind="Deployment",
+            namespace="default",
+            name=name,
+            number=release,
+            created_at=now(),
+            digest=digest,
+            status="complete",
+            message="every worker of it was available",
+            decided_at=now(),
+        )
+        write_release(database, row, body)
 
 
 def _count_idle(node: Node) -> int:
@@ -94,10 +152,17 @@ def tables(result: Result) -> list[Table]:
             number(each["agent"]["pss_bytes"] / (1 << 20)),
             number(each["agent"]["anonymous_bytes"] / (1 << 20)),
             number(each["state"] / 1e6),
+            number(each["histories"] / 1e6),
         )
         for count, each in result.items()
     ]
-    columns = ("apps", "agent, PSS, MiB", "of it anonymous, MiB", "state and its log, MB")
+    columns = (
+        "apps",
+        "agent, PSS, MiB",
+        "of it anonymous, MiB",
+        "state and its log, MB",
+        f"state with {_RELEASES} releases each, MB",
+    )
     return [Table("Apps scaled to zero", columns, rows)]
 
 
@@ -106,6 +171,7 @@ def targets(result: Result) -> list[Target]:
     counts = sorted((int(count) for count in result), reverse=True)
     most, middle = counts[0], counts[1]
     state = result[str(most)]["state"] / 1e6
+    histories = result[str(most)]["histories"] / 1e6
     agent = result[str(middle)]["agent"]["pss_bytes"] / (1 << 20)
     return [
         Target(
@@ -113,6 +179,12 @@ def targets(result: Result) -> list[Target]:
             f"< {_STATE_MB:.0f} MB",
             f"{number(state)} MB",
             state < _STATE_MB,
+        ),
+        Target(
+            f"state of {most} apps with {_RELEASES} releases each",
+            f"< {_STATE_MB:.0f} MB",
+            f"{number(histories)} MB",
+            histories < _STATE_MB,
         ),
         Target(
             f"the agent with {middle} apps at rest",

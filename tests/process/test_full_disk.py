@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
@@ -93,7 +94,7 @@ def test_apps_serve_on_and_can_be_deleted_on_a_full_disk(
         with pytest.raises(TemporaryError, match="nothing new is stored"):
             node.upload(build_guest("empty").read_bytes() + b"\0\2\1x")
         # More than the log of the database has room for: the reserve is given up for it.
-        node.apply(config_map("large", text="x" * 900_000))
+        node.apply(config_map("large", text=base64.b85encode(os.urandom(720_000)).decode()))
         assert not reserve.exists()
         fill(node.data)
         node.delete("Deployment", "goes")

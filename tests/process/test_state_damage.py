@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_damaged_state_is_restored_from_its_backup(
 ) -> None:
     node = make_node(LIMPET_STATE_BACKUP_MINUTES="0.001")
     node.start()
-    node.apply(http_app("serves", "echo"), config_map("kept", text="x" * 9000))
+    node.apply(http_app("serves", "echo"), config_map("kept", text=os.urandom(9000).hex()))
     node.wait_ready("serves")
     wait_for(lambda: backups(node), "a backup")
     # One that was begun before the last change may still be made: the next holds all.
@@ -80,7 +81,7 @@ def test_a_state_that_is_damaged_while_the_node_runs_is_restored(
             node.apply(config_map("kept", text="y"))
 
     node.start()
-    node.apply(http_app("serves", "echo"), config_map("kept", text="x" * 600_000))
+    node.apply(http_app("serves", "echo"), config_map("kept", text=os.urandom(300_000).hex()))
     node.apply(http_app("serves", "echo", env={"RELEASE": "2"}))
     node.wait_ready("serves")
     node.stop()  # what waits in the log is in the file then

@@ -28,6 +28,7 @@ from limpet.store.encryption import (
     rewrite,
 )
 from limpet.store.files import make_directory
+from limpet.store.packing import pack, unpack
 from limpet.store.restoring import NothingToRestoreError, finish_restoring, put_back, restore
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ _KEPT_BACKUPS = 3
 _MAX_BYTES = 64 << 20
 _CACHE_KIB = 256
 _LOG_BYTES = 512 << 10
-# What leads from each schema to the next one; the first makes schema 1 of an empty file. A row WITHOUT
-# ROWID of more than 1 KB takes pages of its own, which releases, of which there are many, must not.
+# What leads from each schema to the next one; the first makes schema 1 of an empty file. Tables with
+# large rows have row numbers: WITHOUT ROWID a row of more than 1 KB takes pages of its own, and one that
+# can't be read hides its neighbours, which are compared with it. `pack` is `limpet.store.packing`'s.
 _MIGRATIONS = (
     """
 CREATE TABLE objects (
@@ -64,9 +66,19 @@ CREATE TABLE events (
 ) STRICT;
 """,
     """
+ALTER TABLE objects RENAME TO earlier_objects;
+CREATE TABLE objects (
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    generation INTEGER NOT NULL, created_at REAL NOT NULL,
+    body BLOB NOT NULL, digest TEXT,
+    PRIMARY KEY (kind, namespace, name)
+) STRICT;
+INSERT INTO objects SELECT kind, namespace, name, generation, created_at, pack(body), digest
+    FROM earlier_objects;
+DROP TABLE earlier_objects;
 CREATE TABLE releases (
     kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL,
-    created_at REAL NOT NULL, body TEXT NOT NULL, digest TEXT,
+    created_at REAL NOT NULL, body BLOB NOT NULL, digest TEXT,
     status TEXT NOT NULL, message TEXT NOT NULL, decided_at REAL,
     PRIMARY KEY (kind, namespace, name, number)
 ) STRICT;
@@ -394,7 +406,7 @@ class Database:
                 name=str(name),
                 generation=_int(generation),
                 created_at=_float(created_at),
-                body=str(body),
+                body=unpack(body),
                 digest=None if digest is None else str(digest),
             )
             for kind, namespace, name, generation, created_at, body, digest in rows
@@ -405,7 +417,7 @@ class Database:
         self.write(
             "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (o.kind, o.namespace, o.name, o.generation, o.created_at, o.body, o.digest)
+                (o.kind, o.namespace, o.name, o.generation, o.created_at, pack(o.body), o.digest)
                 for o in objects
             ],
         )
@@ -595,10 +607,16 @@ def _transact(connection: apsw.Connection, change: Callable[[], object]) -> None
 
 def _migrate(connection: apsw.Connection, schema: int) -> None:
     """Take the steps that lead to this schema, each whole or not at all."""
+    connection.create_scalar_function("pack", _pack_column, 1, deterministic=True)
     for number in range(_version(connection), schema):
         with connection:
             connection.execute(_MIGRATIONS[number])
             connection.pragma("user_version", number + 1)
+
+
+def _pack_column(*values: object) -> bytes:
+    (body,) = values
+    return pack(str(body))
 
 
 def _version(connection: apsw.Connection) -> int:

@@ -7,7 +7,9 @@ deleted object go with it (`Database.delete_object`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from limpet.store.packing import pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +48,16 @@ def load_releases(database: Database) -> list[Release]:
         " FROM releases ORDER BY kind, namespace, name, number"
     )
     names = ("kind", "namespace", "name", "number", "created_at", "digest", "status", "message")
-    return [Release(**dict(zip((*names, "decided_at"), row, strict=True))) for row in rows]
+    texts: dict[str, Any] = {}  # most are the same in many releases: each is in memory once
+    return [
+        Release(
+            **{
+                name: texts.setdefault(value, value) if isinstance(value, str) else value
+                for name, value in zip((*names, "decided_at"), row, strict=True)
+            }
+        )
+        for row in rows
+    ]
 
 
 def load_body(database: Database, key: ObjectKey, number: int) -> str | None:
@@ -55,7 +66,7 @@ def load_body(database: Database, key: ObjectKey, number: int) -> str | None:
         "SELECT body FROM releases WHERE kind = ? AND namespace = ? AND name = ? AND number = ?",
         (*key, number),
     ):
-        return str(body)
+        return unpack(body)
     return None
 
 
@@ -69,7 +80,7 @@ def write_release(database: Database, release: Release, body: str) -> None:
                 *r.object_key,
                 r.number,
                 r.created_at,
-                body,
+                pack(body),
                 r.digest,
                 r.status,
                 r.message,

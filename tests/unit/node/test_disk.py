@@ -113,7 +113,7 @@ class World:
 
     def release(self, digest):
         self.database.write(
-            "INSERT INTO releases VALUES ('Deployment', 'default', 'a', ?, 1.0, '{}', ?, 'x', '', NULL)",
+            "INSERT INTO releases VALUES ('Deployment', 'default', 'a', ?, 1.0, x'01', ?, 'x', '', NULL)",
             [(1, digest)],
         )
 

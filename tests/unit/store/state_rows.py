@@ -1,5 +1,7 @@
 """Rows for the state file, and keys to encrypt it with."""
 
+import random
+
 from limpet.store.database import Completion, Event, StoredObject
 
 KEY = b"k" * 32
@@ -28,3 +30,8 @@ COMPLETION = Completion(
 def event(message, **changes):
     values = {"time": 1.5, "type": "Normal", "reason": "R", "kind": "Pod", "namespace": "n"}
     return Event(**(values | {"name": "a", "message": message} | changes))
+
+
+def noise(length, seed=0):
+    """Return text that can be packed by a half at most."""
+    return random.Random(seed).randbytes(length // 2).hex()

@@ -20,7 +20,7 @@ from limpet.store.database import (
 )
 from limpet.store.encryption import open_encrypted
 
-from .state_rows import COMPLETION, KEY, OBJECT, OTHER, event
+from .state_rows import COMPLETION, KEY, OBJECT, OTHER, event, noise
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_full_disk_is_temporary_and_changes_nothing(database, path):
     connection = database.connection
     used = connection.pragma("page_count")
     connection.pragma("max_page_count", used)
-    large = replace(OBJECT, name="b", body="x" * (1 << 20))
+    large = replace(OBJECT, name="b", body=noise(1 << 21))
     for write in (
         lambda: database.write_objects([replace(OBJECT, generation=2), large]),
         lambda: database.write_events([event("x" * (1 << 20))]),
@@ -238,7 +238,7 @@ def test_room_is_made_for_promises_and_not_for_history(path):
     database = Database(path, make_room=make_room)
     database.open([KEY])
     database.write_objects([OBJECT])
-    large = "x" * (1 << 20)
+    large = noise(1 << 21)
     for write, count in (
         (lambda: database.write_objects([replace(OBJECT, body=large)]), 1),
         (lambda: database.write_completion(replace(COMPLETION, message=large)), 2),
@@ -259,7 +259,7 @@ def test_the_state_has_a_budget(path):
     database = Database(path, max_bytes=1 << 20)
     database.open([KEY])
     with pytest.raises(StoreFullError, match=r"state\.max_bytes"):
-        database.write_objects([replace(OBJECT, body="x" * (1 << 20))])
+        database.write_objects([replace(OBJECT, body=noise(3 << 20))])
     database.write_objects([OBJECT])
     database.close()
 
@@ -272,7 +272,7 @@ def test_the_log_has_blocks_for_some_changes(database, path):
 def test_modules_of_objects_and_of_releases_are_needed(database):
     database.write_objects([replace(OBJECT, digest="sha256:aa"), replace(OBJECT, name="b")])
     database.write(
-        "INSERT INTO releases VALUES ('Deployment', 'n', 'a', ?, 1.0, '{}', ?, 'x', '', NULL)",
+        "INSERT INTO releases VALUES ('Deployment', 'n', 'a', ?, 1.0, x'01', ?, 'x', '', NULL)",
         [(1, "sha256:bb"), (2, "sha256:aa"), (3, None)],
     )
     assert database.load_needed_digests() == {"sha256:aa", "sha256:bb"}

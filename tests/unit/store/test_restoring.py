@@ -13,10 +13,10 @@ from limpet.store.database import Database, StoreDamagedError, StoreError
 from limpet.store.encryption import open_encrypted
 from limpet.store.restoring import Loss, describe_loss
 
-from .state_rows import COMPLETION, KEY, OBJECT, OTHER, event
+from .state_rows import COMPLETION, KEY, OBJECT, OTHER, event, noise
 
 PAGE = 4096
-LARGE = "x" * 3 * PAGE
+LARGE = noise(6 * PAGE)
 NAMES = [f"a{number:03}" for number in range(120)]
 
 
@@ -206,12 +206,13 @@ def test_what_waits_in_the_log_is_salvaged_with_the_file(path, tmp_path):
     database.close()
     database = opened(path)
     database.write_objects([replace(OBJECT, name="newest")])
+    rows = database.connection.execute("SELECT rootpage - 1 FROM sqlite_schema")
+    tables = {page for (page,) in rows}
     cut = tmp_path / "cut"
     shutil.copytree(path.parent, cut)
     database.close()
     state = cut / "state.db"
     size = pages(state)
-    tables = {1, 2}
     damage(state, *[page for page in range(size - 3, size) if page not in tables])
     found, message, _ = restored_names(state)
     assert message is not None
@@ -273,7 +274,9 @@ def test_a_kill_on_the_way_is_made_good(path, at, monkeypatch):
 @pytest.mark.parametrize("by", ["reading", "writing", "backing up"])
 def test_damage_that_is_met_later_is_told_and_mended_by_opening_again(path, by):
     database = opened(path)
-    many = [replace(OBJECT, name=f"b{number:04}", body="x" * 900) for number in range(800)]
+    many = [
+        replace(OBJECT, name=f"b{number:04}", body=noise(1800, number)) for number in range(800)
+    ]
     database.write_objects(many)
     database.back_up()
     database.close()
