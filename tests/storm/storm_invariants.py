@@ -184,7 +184,10 @@ def records_are_there_once(world: World) -> None:
     wrong = find_faults(
         book, acknowledged=world.ledger.acknowledged, in_doubt=world.ledger.in_doubt
     )
-    assert not wrong, "; ".join(wrong[:10])
+    lines = book.splitlines()
+    told = f"{len(wrong)} wrong; {len(world.ledger.acknowledged)} acknowledged; of {len(lines)} lines: "
+    told += f"{lines[:3]} ... {lines[-3:]}"
+    assert not wrong, "; ".join([*wrong[:5], *wrong[-5:], told])
 
 
 def no_request_failed_without_need(world: World) -> None:

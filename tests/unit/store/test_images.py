@@ -1,5 +1,6 @@
 """Real images, loop devices and mounts; the mounts are in namespaces of their own."""
 
+import contextlib
 import errno
 import os
 import random
@@ -82,6 +83,11 @@ def _fill(folder, name="big"):
         os.close(descriptor)
 
 
+def _append(descriptor, content):
+    os.write(descriptor, content)
+    os.fsync(descriptor)
+
+
 def _fill_with_small_files(folder):
     for index in range(2000):
         try:
@@ -97,6 +103,32 @@ def _reopened(place, **named):
     """Return a volume and the folder that opening it gave."""
     volume = _volume(place, **named)
     return volume, volume.open()
+
+
+@contextlib.contextmanager
+def _small_disk(place):
+    """Give a file system in memory, and what leaves it no room until it is closed."""
+    disk = place / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "small", disk], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@contextlib.contextmanager
+def _filled(disk):
+    ballast = os.open(disk / "ballast", os.O_RDWR | os.O_CREAT)
+    try:
+        for chunk in (_MEBI, 4096):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(ballast, os.fstat(ballast).st_size, chunk)
+        yield
+    finally:
+        os.ftruncate(ballast, 0)
+        os.close(ballast)
 
 
 # What guests get
@@ -654,3 +686,27 @@ def test_growing_can_be_killed_at_any_moment(place):
         process.stdout.close()
         wait_until_detached(place)
         expect(size_bytes)
+
+
+def test_what_is_synced_after_a_write_that_failed_is_there(place):
+    """The first write of a block fails as the disk is full. Later ones, with room again, don't."""
+
+    @privately
+    def check():
+        with _small_disk(place) as disk:
+            volume = _volume(disk)
+            data = volume.open()
+            book = os.open("book", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600, dir_fd=data)
+            os.fsync(data)
+            with _filled(disk), pytest.raises(OSError, match=r"No space|Input.output"):
+                _append(book, b"refused;")
+            _append(book, b"acknowledged;")
+            os.close(book)
+            os.close(data)
+            volume.close()
+            volume, data = _reopened(disk)
+            assert _read(data, "book").endswith(b"acknowledged;")
+            os.close(data)
+            volume.close()
+
+    check()

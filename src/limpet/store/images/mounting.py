@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FLAGS = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC | mount.MS_NOATIME
-_OPTIONS = "errors=remount-ro,nodiscard"
+# `dioread_lock`: else a block whose first write has failed, for want of room below, stays marked as never
+# written; later writes of it succeed, also their fsync, and it reads as zeros after the next mount.
+_OPTIONS = "errors=remount-ro,nodiscard,dioread_lock"
 
 
 def mount_device(device: str, mount_point: Path, *, name: str) -> None:
