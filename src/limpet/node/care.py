@@ -92,7 +92,9 @@ class Care:
         """Back the state up when something was acknowledged and the last backup is old enough."""
         now, pause = time.monotonic(), self._agent.settings.state.backup_minutes * 60
         is_early = self._backed_up_at is not None and now - self._backed_up_at < pause
-        if is_early or not self._agent.database.take_changes():
+        if is_early or self._agent.upgrades.is_undecided:  # one of a schema that may not stay
+            return
+        if not self._agent.database.take_changes():
             return
         try:
             made = await asyncio.to_thread(self._agent.database.back_up)
