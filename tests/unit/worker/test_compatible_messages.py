@@ -1,6 +1,7 @@
 """Messages that agents exchange with workers of the version before, as that one wrote them.
 
-A line that has to change here means that workers end when Limpet is upgraded over it (docs/decisions/upgrade.md).
+A line that has to change here means that workers end when Limpet is upgraded over it:
+docs/decisions/upgrade.md.
 """
 
 import pytest
