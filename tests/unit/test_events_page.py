@@ -56,6 +56,7 @@ _NEVER_RECORDED = {
     "NotFound": "answers a call",
     "TemporaryFailure": "answers a call",
     "Unavailable": "answers a call",
+    "UpgradeOnTrial": "answers a call",
     "InvalidPassphrase": "ends `limpet up`",
     "KeyringUnavailable": "ends `limpet up`",
     "StoreUnavailable": "ends `limpet up`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from limpet.upgrade.layout import Prefix
 
 _POLL_SECONDS = 0.2
-# Beyond the trial itself: both launchers' starts, and the way back.
-_LATE_SECONDS = 90.0
+# Beyond the trial itself: the alarm's time, both launchers' starts, and the way back.
+_LATE_SHARE, _LATE_SECONDS = 1.5, 60.0
 
 
 class UpgradeFailedError(LimpetError):
@@ -60,6 +61,11 @@ class UpgradeFailedError(LimpetError):
     is_flag=True,
     help="Refuse a bundle unless it is signed by a key of the node's setting bundles.keys.",
 )
+@click.option(
+    "--untried",
+    is_flag=True,
+    help="Only while no node runs: let it start at the next boot, with nothing that would go back.",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 @socket_option
 def upgrade(
@@ -70,6 +76,7 @@ def upgrade(
     dry_run: bool,
     prefix: str | None,
     require_signature: bool,
+    untried: bool,
     is_json: bool,
     socket: str | None,
 ) -> None:
@@ -86,17 +93,11 @@ def upgrade(
         _show_status(place, _ask(client), is_json=is_json)
         return
     with StatusLine() as status:
+        task = _Task(place, client, status, is_dry=dry_run, is_untried=untried)
         told = (
-            _roll_back(place, client, status, is_dry=dry_run)
-            if is_rollback
-            else _upgrade(
-                str(source),
-                place,
-                client,
-                status,
-                is_dry=dry_run,
-                require_signature=require_signature,
-            )
+            task.install(source, require_signature=require_signature)
+            if source is not None
+            else task.roll_back()
         )
     if is_json:
         write_json(told)
@@ -122,46 +123,130 @@ def _ask(client: Client) -> Json | None:
         return None
 
 
-def _upgrade(
-    text: str,
-    place: Prefix,
-    client: Client,
-    status: StatusLine,
-    *,
-    is_dry: bool,
-    require_signature: bool,
-) -> Json:
-    from limpet.cli.upgrade_sources import open_source
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What the command line asks for, and whom it is about."""
 
-    node = _ask(client) if place.current is not None else None
-    if place.current is not None:
-        node = _require_node(node, place)
-    asked = client if node is not None else None
-    with open_source(
-        text, client=asked, status=status, require_signature=require_signature
-    ) as source:
-        if node is not None and node["version"] == source.version:
-            raise ConflictError(f"version {source.version} is what runs")
-        if is_dry:
-            return _plan(place, source, node)
-        return _install_and_try(place, source, node, client, status)
+    place: Prefix
+    client: Client
+    status: StatusLine
+    is_dry: bool
+    is_untried: bool
 
+    def install(self, text: str, *, require_signature: bool) -> Json:
+        """Install a version, and have it tried or, without any before it, let it start from now on."""
+        from limpet.cli.upgrade_sources import open_source
 
-def _require_node(node: Json | None, place: Prefix) -> Json:
-    """Only a node can try a version; it has to be one of this installation."""
-    if node is None:
-        raise UnavailableError(
-            f"no node runs that could try another version; start {place.path}/current/bin/limpet up first"
-        )
-    if node["prefix"] != str(place.path):
-        runs_from = node["prefix"] or "elsewhere, where no versions lie side by side"
-        raise ConflictError(
-            f"the node that runs is not one of {place.path}: it runs from {runs_from}. Stop it, start "
-            f"{place.path}/current/bin/limpet up, and try again (docs/upgrade.md)"
-        )
-    if node["is_undecided"]:
-        raise TemporaryError("a version is being tried right now; see `limpet upgrade --status`")
-    return node
+        place = self.place
+        node = self._find_node() if place.current is not None else None
+        with open_source(
+            text,
+            space=place.path,
+            client=self.client if node is not None else None,
+            status=self.status,
+            require_signature=require_signature,
+        ) as source:
+            if source.version == (node["version"] if node is not None else place.current):
+                raise ConflictError(f"version {source.version} is what runs")
+            if self.is_dry:
+                return _plan(place, source, node)
+            self._install(source, node)
+            return self._begin(node, source.version)
+
+    def roll_back(self) -> Json:
+        """Go back to the version before."""
+        place, current, previous = self.place, self.place.current, self.place.previous
+        if current is None or previous is None or place.find(previous) is None:
+            raise NotFoundError(f"there is no version before in {place.path}")
+        node = self._find_node()
+        here, there = place.require(current), place.require(previous)
+        if there.schema < here.schema:
+            raise ConflictError(
+                f"version {previous} can't read the state that {current} has written (schema "
+                f"{here.schema}, it knows up to {there.schema}); nothing was changed"
+            )
+        if self.is_dry:
+            message = f"version {previous} would be tried; nothing was changed"
+            return {
+                "version": previous,
+                "state": "planned",
+                "needed_bytes": 0,
+                "message": message,
+            }
+        return self._begin(node, previous)
+
+    def _find_node(self) -> Json | None:
+        """What tries a version: a node of this installation. None where it is to be done without."""
+        node, path = _ask(self.client), self.place.path
+        if node is None and self.is_untried:
+            return None
+        if node is None:
+            raise UnavailableError(
+                f"no node runs that could try another version; start {path}/current/bin/limpet up "
+                "first. If that does not come up: --untried"
+            )
+        if self.is_untried:
+            raise ConflictError("a node runs and can try it; leave out --untried")
+        if node["prefix"] != str(path):
+            runs_from = node["prefix"] or "elsewhere, where no versions lie side by side"
+            raise ConflictError(
+                f"the node that runs is not one of {path}: it runs from {runs_from}. Stop it, start "
+                f"{path}/current/bin/limpet up, and try again (docs/upgrade.md)"
+            )
+        if node["is_undecided"]:
+            raise TemporaryError("a version is being tried already; see `limpet upgrade --status`")
+        return node
+
+    def _install(self, source: Source, node: Json | None) -> None:
+        from limpet.cli.upgrade_rehearsal import rehearse
+        from limpet.upgrade.install import install
+
+        place, running = self.place, node["version"] if node is not None else None
+        try:
+            place.remove_but({place.current, place.previous, running, source.version})
+            install(place, source, rehearse=rehearse, tell=self.status.show)
+        except OSError as error:
+            raise UnavailableError(f"can't install into {place.path}: {error}") from error
+
+    def _begin(self, node: Json | None, version: str) -> Json:
+        if node is not None:
+            return self._try(node, version)
+        try:
+            self.place.switch(version)
+        except OSError as error:
+            raise UnavailableError(f"can't change {self.place.path}: {error}") from error
+        start = f"{self.place.path}/current/bin/limpet up"
+        message = f"version {version} is what starts from now on: {start}"
+        return {"version": version, "state": "installed", "message": message}
+
+    def _try(self, node: Json, version: str) -> Json:
+        """Have a version tried, and wait for how that ends. Raises `UpgradeFailedError`."""
+        self.client.try_version(version)
+        deadline = time.monotonic() + node["trial_seconds"] * _LATE_SHARE + _LATE_SECONDS
+        while (last := self._ended(version)) is None:
+            if time.monotonic() > deadline:
+                raise TemporaryError(
+                    f"version {version} is still being tried; see `limpet upgrade --status`"
+                )
+            self.status.show(f"trying version {version}: apps serve on")
+            time.sleep(_POLL_SECONDS)
+        previous = last["previous"]
+        if last["state"] == "failed":
+            raise UpgradeFailedError(
+                f"version {version} was tried and is not used, {previous} runs: {last['reason']}"
+            )
+        self.place.remove_but({self.place.current, self.place.previous})
+        message = f"version {version} runs; {previous} is kept for `limpet upgrade --rollback`"
+        return {"version": version, "state": last["state"], "message": message}
+
+    def _ended(self, version: str) -> Json | None:
+        """The record of a version's trial once it is over. The node's processes change meanwhile."""
+        try:
+            last: Json | None = self.client.upgrade()["last"]
+        except (UnavailableError, TemporaryError):
+            return None
+        is_over = last is not None and last["version"] == version and last["state"] != "trial"
+        return last if is_over else None
 
 
 def _plan(place: Prefix, source: Source, node: Json | None) -> Json:
@@ -180,76 +265,6 @@ def _plan(place: Prefix, source: Source, node: Json | None) -> Json:
         "needed_bytes": needed,
         "message": f"version {source.version} {what}, and then {then}; nothing was changed",
     }
-
-
-def _install_and_try(
-    place: Prefix, source: Source, node: Json | None, client: Client, status: StatusLine
-) -> Json:
-    from limpet.upgrade.install import install
-
-    version = source.version
-    running = node["version"] if node is not None else None
-    try:
-        place.remove_but({place.current, place.previous, running, version})
-        install(place, source, tell=status.show)
-        if node is None:
-            place.switch(version)
-            return {
-                "version": version,
-                "state": "installed",
-                "message": f"version {version} is installed; start it by {place.path}/current/bin/limpet up",
-            }
-    except OSError as error:
-        raise UnavailableError(f"can't install into {place.path}: {error}") from error
-    return _try(place, client, node, version, status)
-
-
-def _roll_back(place: Prefix, client: Client, status: StatusLine, *, is_dry: bool) -> Json:
-    current, previous = place.current, place.previous
-    if current is None or previous is None or place.find(previous) is None:
-        raise NotFoundError(f"there is no version before in {place.path}")
-    node = _require_node(_ask(client), place)
-    here, there = place.require(current), place.require(previous)
-    if there.schema < here.schema:
-        raise ConflictError(
-            f"version {previous} can't read the state that {current} has written (schema {here.schema}, "
-            f"it knows up to {there.schema}); going back would lose what changed since"
-        )
-    if is_dry:
-        message = f"version {previous} would be tried; nothing was changed"
-        return {"version": previous, "state": "planned", "needed_bytes": 0, "message": message}
-    return _try(place, client, node, previous, status)
-
-
-def _try(place: Prefix, client: Client, node: Json, version: str, status: StatusLine) -> Json:
-    client.try_version(version)
-    deadline = time.monotonic() + node["trial_seconds"] + _LATE_SECONDS
-    while True:
-        told = _told(client)
-        last = told["last"] if told is not None else None
-        if last is not None and last["version"] == version and last["state"] != "trial":
-            break
-        if time.monotonic() > deadline:
-            raise TemporaryError(
-                f"version {version} is still being tried; see `limpet upgrade --status`"
-            )
-        status.show(f"trying version {version}: apps serve on")
-        time.sleep(_POLL_SECONDS)
-    if last["state"] == "failed":
-        raise UpgradeFailedError(
-            f"version {version} was tried and is not used, {last['previous']} runs: {last['reason']}"
-        )
-    place.remove_but({place.current, place.previous})
-    message = f"version {version} runs; {last['previous']} is kept for `limpet upgrade --rollback`"
-    return {"version": version, "state": last["state"], "message": message}
-
-
-def _told(client: Client) -> Json | None:
-    """What the node says, when there is one: its processes change meanwhile."""
-    try:
-        return client.upgrade()
-    except (UnavailableError, TemporaryError):
-        return None
 
 
 def _show_status(place: Prefix, node: Json | None, *, is_json: bool) -> None:

@@ -25,11 +25,17 @@ class UntrustedWheelsError(DeniedError):
 
 @contextmanager
 def open_source(
-    text: str, *, client: Client | None, status: StatusLine, require_signature: bool
+    text: str,
+    *,
+    space: Path,
+    client: Client | None,
+    status: StatusLine,
+    require_signature: bool,
 ) -> Iterator[Source]:
     """The version that a command line names; a bundle's wheels are files while it is open.
 
-    Raises LimpetError. `client` is the node's that knows whom to trust; None asks nobody.
+    Raises LimpetError, OSError. They lie in the folder `space`. `client` is the node's that knows whom to
+    trust; None asks nobody.
     """
     path = Path(text)
     if path.is_dir():
@@ -39,7 +45,8 @@ def open_source(
             raise NotFoundError(f"there is no wheel {path}")
         yield Source(version=wheel_version(path), wheel=path.absolute())
     elif path.exists():
-        with _unpacked(path, client, status, require_signature=require_signature) as folder:
+        space.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with _unpacked(path, space, client, status, require_signature=require_signature) as folder:
             yield find_wheels(folder)
     elif "/" in text:
         raise NotFoundError(f"there is no {text}: expected a folder of wheels, a wheel or a bundle")
@@ -49,14 +56,17 @@ def open_source(
 
 @contextmanager
 def _unpacked(
-    path: Path, client: Client | None, status: StatusLine, *, require_signature: bool
+    path: Path, space: Path, client: Client | None, status: StatusLine, *, require_signature: bool
 ) -> Iterator[Path]:
     """A folder with the wheels of a bundle, all of which was verified."""
     from tempfile import TemporaryDirectory
 
     from limpet.bundle.reading import BundleFile
 
-    with BundleFile(path) as opened, TemporaryDirectory(prefix="limpet-wheels-") as folder:
+    with (
+        BundleFile(path) as opened,
+        TemporaryDirectory(prefix=".wheels-", dir=space) as folder,
+    ):
         found = opened.verify(
             on_progress=lambda done: status.show_progress(
                 "verifying", done=done, total=max(done, opened.size_bytes)

@@ -122,6 +122,7 @@ class Agent:
             volumes=self._volumes,
             prepare=self._preparer.prepare,
             sweep=self._sweep_downloads,
+            is_undecided=lambda: self.upgrades.is_undecided,
             reporter=self.reporter,
         )
         self.upgrades = Upgrades(

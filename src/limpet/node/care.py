@@ -51,6 +51,7 @@ class Care:
         volumes: Volumes,
         prepare: Callable[[AppRuntime], None],
         sweep: Callable[[], None],
+        is_undecided: Callable[[], bool],
         reporter: Reporter,
     ) -> None:
         self.conditions = Conditions()
@@ -62,6 +63,7 @@ class Care:
         self._backed_up_at: float | None = None
         self._problems: dict[str, str] = {}
         self._sweep = sweep
+        self._is_undecided = is_undecided
         self.disk = DiskKeeper(
             settings.node.data_directory,
             settings.disk,
@@ -141,7 +143,9 @@ class Care:
         """Back the state up when something was acknowledged and the last backup is old enough."""
         now, pause = time.monotonic(), self._backup_seconds
         is_early = self._backed_up_at is not None and now - self._backed_up_at < pause
-        if is_early or not self._database.take_changes():
+        if is_early or self._is_undecided():  # one of a schema that may not stay
+            return
+        if not self._database.take_changes():
             return
         try:
             made = await asyncio.to_thread(self._database.back_up)

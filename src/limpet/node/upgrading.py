@@ -169,7 +169,7 @@ class Upgrades:
         write_record(self._directory, record)
         self._is_leaving = True
         self._record = record
-        self._note("UpgradeStarted", f"version {version} is tried; {__version__} is what runs")
+        self._announce("UpgradeStarted", f"version {version} is tried; {__version__} is what runs")
         python = str(self._prefix.python(version))
         asyncio.get_running_loop().call_later(
             _ANSWER_SECONDS, lambda: self._tell(TryVersion(python))
@@ -186,7 +186,7 @@ class Upgrades:
         if self._database.went_back:
             reason += f"; {self._database.went_back}"
         message = f"version {record.version} was tried and is not used: {reason}"
-        self._note("UpgradeFailed", message, is_warning=True)
+        self._announce("UpgradeFailed", message, is_warning=True)
         self._end(replace(record, state="failed", reason=reason))
 
     # The version on trial
@@ -237,7 +237,7 @@ class Upgrades:
     # Both
 
     def _complete(self, record: Record) -> None:
-        self._note(
+        self._announce(
             "UpgradeComplete", f"version {__version__} runs; before it was {record.previous}"
         )
         self._end(replace(record, state="complete"))
@@ -247,7 +247,7 @@ class Upgrades:
         write_record(self._directory, record)
         self._record = record
 
-    def _note(self, reason: str, message: str, *, is_warning: bool = False) -> None:
+    def _announce(self, reason: str, message: str, *, is_warning: bool = False) -> None:
         self._tell_event(reason, message, is_warning)
         sys.stdout.write(f"limpet {__version__}: {message}\n")
         sys.stdout.flush()

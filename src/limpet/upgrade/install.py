@@ -121,8 +121,17 @@ def check_room(prefix: Prefix, source: Source) -> None:
         )
 
 
-def install(prefix: Prefix, source: Source, *, tell: Callable[[str], None]) -> Installed:
-    """Make a version, unless it is there whole; return it. Raises LimpetError, OSError."""
+def install(
+    prefix: Prefix,
+    source: Source,
+    *,
+    rehearse: Callable[[Prefix, str], None],
+    tell: Callable[[str], None],
+) -> Installed:
+    """Make a version, unless it is there whole; return it. Raises LimpetError, OSError.
+
+    `rehearse` starts it as a node once, and raises when it can't be one.
+    """
     found = prefix.find(source.version)
     if found is not None:
         return found
@@ -139,6 +148,7 @@ def install(prefix: Prefix, source: Source, *, tell: Callable[[str], None]) -> I
     _run([*pip, "--quiet", "--compile", *source.pip_arguments], "pip could not install it")
     tell(f"trying whether {source.version} starts")
     installed = check(prefix, source.version)
+    rehearse(prefix, source.version)
     tell("writing it to the disk")
     os.sync()
     prefix.finish(installed)
@@ -167,7 +177,7 @@ def check(prefix: Prefix, version: str) -> Installed:
     except (ValueError, IndexError, KeyError, TypeError) as error:
         raise BrokenVersionError(
             f"version {version} does not start here; nothing was changed. "
-            f"It said:\n{_last_lines(done.stderr)}"
+            f"It said:\n{last_lines(done.stderr)}"
         ) from error
     if done.returncode or installed.version != version:
         raise BrokenVersionError(
@@ -190,7 +200,7 @@ def _run(command: Sequence[str], failure: str) -> None:
         raise InstallError(f"{failure}: it took more than {_PIP_SECONDS:g} s") from error
     if done.returncode:
         raise InstallError(
-            f"{failure}; nothing was changed. It said:\n{_last_lines(done.stderr or done.stdout)}"
+            f"{failure}; nothing was changed. It said:\n{last_lines(done.stderr or done.stdout)}"
         )
 
 
@@ -203,7 +213,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _last_lines(output: bytes) -> str:
+def last_lines(output: bytes) -> str:
+    """The end of what a program said, for an error's message."""
     lines = output.decode("utf-8", "replace").strip().splitlines()
     return "\n".join(line.removeprefix("ERROR: ") for line in lines[-_SHOWN_LINES:])
 

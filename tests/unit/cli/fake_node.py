@@ -251,6 +251,13 @@ KEYS = {
     "protects_against": ["a lost disk"],
     "does_not_protect_against": ["root"],
 }
+UPGRADE = {
+    "version": "0.1.0",
+    "prefix": "/opt/limpet",
+    "is_undecided": False,
+    "trial_seconds": 0.01,
+    "last": None,
+}
 # What a node of an ordinary user says of each app and of itself.
 WITHOUT_ROOT = {
     "missing_walls": ["namespaces", "user"],
@@ -278,6 +285,8 @@ class FakeNode:
         self.releases = {}
         self.rollout_calls = []
         self.rollout_answer = {}
+        self.upgrade = copy.deepcopy(UPGRADE)
+        self.on_try = lambda upgrade, version: None  # may change what is told of upgrades
         self.failures = {}  # (method, path) -> (status, headers, body)
         self.requests = []
         self.on_apply = lambda app: app  # the status that an applied app gets
@@ -393,6 +402,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get_keys(self, parts, query, body):
         return 200, KEYS
+
+    def _get_upgrade(self, parts, query, body):
+        return 200, self.fake.upgrade
+
+    def _post_upgrade(self, parts, query, body):
+        self.fake.on_try(self.fake.upgrade, json.loads(body)["version"])
+        return 202, self.fake.upgrade
 
     def _head_modules(self, parts, query, body):
         if parts[0] not in self.fake.modules:

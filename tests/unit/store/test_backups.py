@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from limpet.store.backups import BackupError, Backups
-from limpet.store.database import _MIGRATIONS, Database, StoreError
+from limpet.store.database import _MIGRATIONS, SCHEMA_VERSION, Database, StoreError
 from limpet.store.encryption import open_encrypted
 
 from .state_rows import COMPLETION, KEY, OBJECT, OTHER, event
@@ -167,6 +167,55 @@ def test_a_backup_comes_before_each_step_of_the_schema(path):
     connection.close()
     assert objects_of(backup) == ["a"]
     assert before != path.read_bytes()
+
+
+def newer_schema(path, key=KEY):
+    """Leave a state file as a newer Limpet that was killed in the middle of it."""
+    database = Database(path)
+    database.open([key])
+    database.backups.make_before(database.connection, key, schema=SCHEMA_VERSION + 1)
+    database.connection.execute("CREATE TABLE later (x TEXT) STRICT")
+    database.connection.pragma("user_version", SCHEMA_VERSION + 1)
+    killed = {each: each.read_bytes() for each in path.parent.glob("state.db*")}
+    database.close()
+    for each, data in killed.items():
+        each.write_bytes(data)
+
+
+def test_going_back_puts_the_state_of_before_a_newer_schema_in_its_place(database, path):
+    database.write_objects([OBJECT])
+    database.close()
+    newer_schema(path)
+    with pytest.raises(StoreError, match="run the newer Limpet"):
+        Database(path).open([KEY])
+    older = Database(path)
+    older.may_go_back = True
+    older.open([KEY])
+    assert older.load_objects() == [OBJECT]
+    assert older.connection.pragma("user_version") == SCHEMA_VERSION
+    assert "before-schema-3.db" in older.went_back
+    older.write_objects([replace(OBJECT, name="b")])
+    older.close()
+    assert (path.parent / "state.db.schema-3").exists()
+    again = Database(path)
+    again.may_go_back = True
+    again.open([KEY])
+    assert again.went_back is None
+    assert [each.name for each in again.load_objects()] == ["a", "b"]
+    again.close()
+
+
+def test_going_back_without_that_backup_changes_nothing(database, path):
+    database.write_objects([OBJECT])
+    database.close()
+    newer_schema(path)
+    (path.parent / "backups" / "before-schema-3.db").write_bytes(b"damaged")
+    before = path.read_bytes()
+    older = Database(path)
+    older.may_go_back = True
+    with pytest.raises(StoreError, match="can't be put back"):
+        older.open([KEY])
+    assert path.read_bytes() == before
 
 
 def test_no_step_without_a_backup(path, monkeypatch):

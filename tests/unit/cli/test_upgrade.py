@@ -1,0 +1,200 @@
+"""`limpet upgrade` with a node that only answers; tests/process/test_upgrade.py has a real one."""
+
+import json
+import os
+import zipfile
+
+import pytest
+
+from limpet.bundle.layout import ObjectEntry
+from limpet.cli import upgrade as upgrade_module
+from limpet.cli.upgrade_sources import UntrustedWheelsError, open_source
+from limpet.errors import NotFoundError
+from limpet.upgrade.layout import Installed, Prefix
+
+
+@pytest.fixture
+def prefix(tmp_path, node):
+    """An installation with two versions, the older one current, that the node runs from."""
+    made = Prefix(tmp_path / "opt")
+    for version in ("0.1.0", "0.2.0"):
+        add(made, version)
+    made.switch("0.2.0")
+    made.switch("0.1.0")
+    node.upgrade["prefix"] = str(made.path)
+    return made
+
+
+def add(prefix, version, schema=2):
+    prefix.folder(version).mkdir(parents=True, exist_ok=True)
+    prefix.finish(Installed(version=version, schema=schema, handover=1))
+
+
+def ended(state, reason=""):
+    """Return what a node does that has tried a version."""
+
+    def try_version(upgrade, version):
+        upgrade["last"] = {
+            "state": state,
+            "version": version,
+            "previous": "0.1.0",
+            "started_at": 1.0,
+            "ended_at": 2.0,
+            "reason": reason,
+            "ready": [],
+        }
+
+    return try_version
+
+
+def test_the_version_that_is_tried_and_stays(node, limpet_, prefix):
+    add(prefix, "0.0.9")
+    node.on_try = ended("complete")
+    result = limpet_("upgrade", "--rollback", "--prefix", prefix.path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ("version 0.2.0 runs; 0.1.0 is kept for `limpet upgrade --rollback`\n")
+    assert [each.version for each in prefix.versions()] == ["0.1.0", "0.2.0"]
+
+
+def test_the_version_that_does_not_stay(node, limpet_, prefix):
+    node.on_try = ended("failed", "there is no engine")
+    result = limpet_("upgrade", "0.2.0", "--prefix", prefix.path)
+    assert result.exit_code == 1
+    assert (
+        "version 0.2.0 was tried and is not used, 0.1.0 runs: there is no engine" in result.stderr
+    )
+
+
+def test_a_trial_that_does_not_end(node, limpet_, prefix, monkeypatch):
+    monkeypatch.setattr(upgrade_module, "_LATE_SECONDS", 0.3)
+    node.on_try = ended("trial")
+    result = limpet_("upgrade", "--rollback", "--prefix", prefix.path)
+    assert result.exit_code == 7
+    assert "still being tried" in result.stderr
+
+
+def test_an_older_schema_is_not_gone_back_to(node, limpet_, prefix):
+    add(prefix, "0.2.0", schema=1)
+    result = limpet_("upgrade", "--rollback", "--prefix", prefix.path)
+    assert result.exit_code == 4
+    assert "can't read the state that 0.1.0 has written" in result.stderr
+    assert node.asked("POST") == []
+
+
+def test_without_a_node(limpet_, tmp_path):
+    prefix = Prefix(tmp_path / "opt")
+    add(prefix, "0.1.0")
+    result = limpet_("upgrade", "0.1.0", "--prefix", prefix.path)
+    assert result.exit_code == 0, result.output
+    assert prefix.current == "0.1.0"
+    add(prefix, "0.2.0")
+    result = limpet_("upgrade", "0.2.0", "--prefix", prefix.path)
+    assert result.exit_code == 6
+    assert "no node runs that could try another version" in result.stderr
+    assert prefix.current == "0.1.0"
+    result = limpet_("upgrade", "0.2.0", "--prefix", prefix.path, "--untried", "--json")
+    assert json.loads(result.stdout)["state"] == "installed"
+    assert (prefix.current, prefix.previous) == ("0.2.0", "0.1.0")
+    assert limpet_("upgrade", "--rollback", "--prefix", prefix.path, "--untried").exit_code == 0
+    assert prefix.current == "0.1.0"
+
+
+def test_a_node_that_runs_is_to_try_it(node, limpet_, prefix):
+    result = limpet_("upgrade", "0.2.0", "--prefix", prefix.path, "--untried")
+    assert result.exit_code == 4
+    node.upgrade["is_undecided"] = True
+    assert limpet_("upgrade", "0.2.0", "--prefix", prefix.path).exit_code == 7
+    node.upgrade["prefix"] = None
+    result = limpet_("upgrade", "0.2.0", "--prefix", prefix.path)
+    assert result.exit_code == 4
+    assert f"start {prefix.path}/current/bin/limpet up" in result.stderr
+    assert node.asked("POST") == []
+
+
+def test_a_dry_run_changes_nothing(node, limpet_, prefix):
+    result = limpet_("upgrade", "0.2.0", "--prefix", prefix.path, "--dry-run")
+    assert "is installed already, and then would be tried; nothing was changed" in result.stdout
+    result = limpet_("upgrade", "--rollback", "--prefix", prefix.path, "--dry-run", "--json")
+    assert json.loads(result.stdout)["version"] == "0.2.0"
+    assert node.asked("POST") == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["0.2.0", "--rollback"], ["--status", "--rollback"]])
+def test_one_thing_at_a_time(limpet_, arguments):
+    result = limpet_("upgrade", *arguments)
+    assert result.exit_code == 2
+    assert "expected one of SOURCE, --status and --rollback" in result.stderr
+
+
+@pytest.mark.parametrize("source", ["../nowhere", "nowhere.whl", "wheels/"])
+def test_what_is_not_there(node, limpet_, prefix, source):
+    assert limpet_("upgrade", source, "--prefix", prefix.path).exit_code == 3
+
+
+def test_status(node, limpet_, prefix, golden, monkeypatch):
+    monkeypatch.chdir(prefix.path.parent)
+    ended("failed", "there is no engine")(node.upgrade, "0.2.0")
+    result = limpet_("upgrade", "--status", "--prefix", "opt")
+    golden("upgrade-status.txt", result.stdout.replace(str(prefix.path), "/opt/limpet"))
+    told = json.loads(limpet_("upgrade", "--status", "--prefix", "opt", "--json").stdout)
+    assert told["versions"] == ["0.1.0", "0.2.0"]
+    assert told["node"]["last"]["state"] == "failed"
+    node.stop()
+    assert "not running" in limpet_("upgrade", "--status", "--prefix", "opt").stdout
+
+
+class TestBundles:
+    @pytest.fixture
+    def make_bundle(self, tmp_path):
+        from limpet.bundle.writing import Plan, write_bundle
+        from limpet.cli.bundle_sources import gather_wheels
+
+        def make(*, with_wheels):
+            folder = tmp_path / "wheels"
+            folder.mkdir()
+            with zipfile.ZipFile(folder / "limpet-0.2.0-py3-none-any.whl", "w") as archive:
+                archive.writestr("limpet/__init__.py", "")
+            entry = ObjectEntry(
+                object={
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": "a", "namespace": "default"},
+                },
+                digest=None,
+            )
+            wheels = gather_wheels(folder) if with_wheels else ()
+            path = tmp_path / "site.bundle"
+            plan = Plan(objects=[entry], modules=[], compiled=(), wheels=wheels)
+            write_bundle(path, plan, sign=None)
+            return path
+
+        return make
+
+    def open(self, path, space, **options):
+        from limpet.cli.terminal import StatusLine
+
+        options = {"client": None, "require_signature": False} | options
+        return open_source(str(path), space=space, status=StatusLine(), **options)
+
+    def test_its_wheels_are_there_while_it_is_open(self, make_bundle, tmp_path):
+        space = tmp_path / "opt"
+        with self.open(make_bundle(with_wheels=True), space) as source:
+            assert source.version == "0.2.0"
+            assert source.pip_arguments[0] == "--no-index"
+            assert source.wheel.exists()
+        assert os.listdir(space) == []
+
+    def test_one_without_wheels(self, make_bundle, tmp_path):
+        with (
+            pytest.raises(NotFoundError, match="has no wheels"),
+            self.open(make_bundle(with_wheels=False), tmp_path / "opt"),
+        ):
+            pass
+
+    def test_one_that_nobody_trusted_has_signed(self, make_bundle, tmp_path):
+        with (
+            pytest.raises(UntrustedWheelsError, match="signed by nobody"),
+            self.open(make_bundle(with_wheels=True), tmp_path / "opt", require_signature=True),
+        ):
+            pass
+        assert os.listdir(tmp_path / "opt") == []
