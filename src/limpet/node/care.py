@@ -34,7 +34,7 @@ _LOOK_SECONDS = 5.0
 
 class Care:
     """Looks every few seconds. `conditions` is what it has found; `sweep` removes what was half downloaded
-    for nobody any more.
+    for nobody any more, `is_undecided` says that a version of Limpet is on trial.
     """
 
     def __init__(
