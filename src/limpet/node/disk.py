@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -116,12 +115,6 @@ class DiskKeeper:
                     f"{format_bytes(floor)}: nothing new is stored. Delete apps or volumes, or free "
                     "space on that disk"
                 )
-
-    def give_reserve_up(self) -> bool:
-        """Let the reserve go when the disk is full; whether that freed anything."""
-        with contextlib.suppress(OSError):
-            return self._reserve.give_up()
-        return False
 
     def note_use(self, digest: str) -> None:
         """Begin a module's grace period anew: somebody is about to need it."""
