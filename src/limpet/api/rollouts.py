@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from limpet.api.queries import is_number
 from limpet.errors import ConflictError, InvalidInputError, NotFoundError
 from limpet.manifest.template import (
     can_pause,
@@ -148,7 +149,7 @@ def _find(known: tuple[Release, ...], number: int) -> Release:
 
 
 def _parse_number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if not is_number(text):
         raise InvalidInputError(f"{text!r:.40} is no number of a release")
     return int(text)
 

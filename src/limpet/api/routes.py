@@ -4,49 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import traceback
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from limpet.api import transfers
+from limpet.api.logs import describe_last_output, stream_logs
+from limpet.api.queries import read_number
 from limpet.api.rollouts import change_rollout, describe_release, describe_releases
-from limpet.api.streaming import LogStreamResponse
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
 from limpet.node.brought import Brought, remember
 from limpet.node.bundles import CompiledUpload
 from limpet.node.status import (
-    UsageMeter,
     describe_app,
     describe_node,
     describe_usage,
     format_time,
 )
+from limpet.node.usage import UsageMeter
 from limpet.plan import AppKey
 from limpet.store.encryption import KEY_BYTES
 from limpet.store.modules import MAX_MODULE_BYTES
 from limpet.store.unlock import Stretching
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import Mapping
 
+    from limpet.api.streaming import LogStreamResponse
     from limpet.http1.connection import BodySink
     from limpet.http1.message import Request
     from limpet.node.agent import Agent
     from limpet.node.apps import AppRuntime
     from limpet.store.database import Event, StoredObject
-    from limpet.store.logs import Record
     from limpet.store.modules import ModuleStore, StagedModule
 
-_LAST_LINES = 10
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
 _COMPILED = b"/v1/compiled/"
 _APP_CALLS = (("GET", "logs"), ("GET", "releases"), ("POST", "rollout"))
 _KEY_CALLS = (("GET",), ("POST", "rotate"))
-_FOLLOW_QUEUE = 10_000
-_FOLLOW_CHECK_SECONDS = 0.25
 
 
 class Upload:
@@ -150,7 +147,7 @@ class Routes:
             case ("GET", "v1", "apps", namespace, name):
                 runtime = self._find(namespace, name)
                 [described] = await self._describe([runtime])
-                return _json(described | {"last_output": _last_output(runtime)})
+                return _json(described | {"last_output": describe_last_output(runtime)})
             case (_, "v1", "apps", namespace, name, part, *rest) if (method, part) in _APP_CALLS:
                 runtime = self._find(namespace, name)
                 return self._app_part(runtime, [part, *rest], query, request.body)
@@ -230,7 +227,7 @@ class Routes:
     ) -> Response | LogStreamResponse:
         match parts:
             case ["logs"]:
-                return self._logs(runtime, query)
+                return stream_logs(runtime, query)
             case ["releases"]:
                 return _json(describe_releases(self._agent, runtime))
             case ["releases", number]:
@@ -304,90 +301,9 @@ class Routes:
         events = self._agent.events.select(
             namespace=query.get("namespace"),
             name=query.get("name"),
-            limit=_number(query, "limit", 100),
+            limit=read_number(query, "limit", default=100),
         )
         return _json({"items": [_event(event) for event in events]})
-
-    def _logs(self, runtime: AppRuntime, query: Mapping[str, str]) -> LogStreamResponse:
-        tail = _number(query, "tail", None)
-        since = query.get("since")
-        since_time = None if since is None else time.time() - _seconds(since)
-        as_json = query.get("format") == "json"
-        with_time = query.get("timestamps") == "true"
-
-        def encode(record: Record) -> bytes:
-            return _encode_record(record, as_json=as_json, with_time=with_time)
-
-        follow = query.get("follow") == "true"
-        previous = query.get("previous") == "true"
-        return LogStreamResponse(
-            b"application/x-ndjson" if as_json else b"text/plain; charset=utf-8",
-            _log_chunks(
-                runtime, encode, tail=tail, since=since_time, previous=previous, follow=follow
-            ),
-        )
-
-
-async def _log_chunks(
-    runtime: AppRuntime,
-    encode: Callable[[Record], bytes],
-    *,
-    tail: int | None,
-    since: float | None,
-    previous: bool,
-    follow: bool,
-) -> AsyncGenerator[bytes, None]:
-    queue: asyncio.Queue[Record] = asyncio.Queue(_FOLLOW_QUEUE)
-
-    def offer(record: Record) -> None:
-        if not queue.full():  # a reader that can't keep up misses lines, the app waits for nobody
-            queue.put_nowait(record)
-
-    stop_following = runtime.log.follow(offer) if follow else None
-    try:
-        batch: list[bytes] = []
-        for record in runtime.log.read(tail=tail, since=since, previous=previous):
-            batch.append(encode(record))
-            if len(batch) >= 500:
-                yield b"".join(batch)
-                batch.clear()
-        if batch:
-            yield b"".join(batch)
-        while follow:
-            try:
-                async with asyncio.timeout(_FOLLOW_CHECK_SECONDS):
-                    first = await queue.get()
-            except TimeoutError:
-                if runtime.is_over:
-                    return
-                continue
-            batch = [encode(first)]
-            while not queue.empty() and len(batch) < 500:
-                batch.append(encode(queue.get_nowait()))
-            yield b"".join(batch)
-    finally:
-        if stop_following is not None:
-            stop_following()
-
-
-def _last_output(runtime: AppRuntime) -> list[dict[str, object]]:
-    return [_describe_record(record) for record in runtime.last_output(_LAST_LINES)]
-
-
-def _describe_record(record: Record) -> dict[str, object]:
-    return {
-        "time": format_time(record.time, with_micros=True),
-        "stream": record.stream,
-        "worker": record.worker,
-        "line": record.line,
-    }
-
-
-def _encode_record(record: Record, *, as_json: bool, with_time: bool) -> bytes:
-    if as_json:
-        return json.dumps(_describe_record(record)).encode() + b"\n"
-    when = format_time(record.time, with_micros=True)
-    return (f"{when} {record.line}\n" if with_time else f"{record.line}\n").encode()
 
 
 def _no_such_call(request: Request) -> NotFoundError:
@@ -449,25 +365,6 @@ def _with_times(told: dict[str, Any]) -> dict[str, object]:
     for part in (told, *told["generations"]):
         part["created_at"] = format_time(part["created_at"])
     return told
-
-
-def _number(query: Mapping[str, str], name: str, default: int | None) -> int:
-    text = query.get(name)
-    if text is None:
-        return default  # type: ignore[return-value]  # None stays None where it is the default
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise InvalidInputError(f"{name}={text!r:.40}: expected a whole number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e10:
-        raise InvalidInputError(f"since={text!r:.40}: expected a number of seconds")
-    return seconds
 
 
 def _object(stored: StoredObject) -> dict[str, object]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ from limpet.bundle import layout
 from limpet.bundle.errors import BundleError
 from limpet.bundle.layout import Blob, Contents, ObjectEntry
 from limpet.bundle.tar import ENDING, encode_member
-from limpet.store.files import publish
+from limpet.store.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -105,21 +103,12 @@ def _sorted(files: Sequence[FileBlob]) -> list[FileBlob]:
 
 
 def _write(path: Path, members: Sequence[tuple[str, bytes | FileBlob]]) -> int:
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     size = 0
-    try:
-        with staged.open("wb") as file:
-            for name, source in members:
-                for piece in _member(name, source):
-                    size += file.write(piece)
-            size += file.write(ENDING)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(staged, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            staged.unlink()
-        raise
+    with replacing(path, mode=0o666) as file:  # less the umask: a bundle is for others, too
+        for name, source in members:
+            for piece in _member(name, source):
+                size += file.write(piece)
+        size += file.write(ENDING)
     return size
 
 

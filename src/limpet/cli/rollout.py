@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,7 +23,7 @@ from limpet.cli.terminal import one_line
 from limpet.cli.units import format_age
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from limpet.api.answers import AppStatus, ReleaseInfo
     from limpet.api.client import Client
@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 _STYLES = {"complete": "green", "failed": "red", "progressing": "yellow", "superseded": "magenta"}
 _PAUSES = (0.02, 0.02, 0.05, 0.05, 0.1, 0.1, 0.2)
 _SHORT_DIGEST = 19
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+def _app_argument(command: _Command) -> _Command:
+    """`KIND/NAME`, `words` of the command."""
+    return click.argument(
+        "words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps
+    )(command)
+
+
+def _change_options(command: _Command) -> _Command:
+    """The app, and how to tell of its change."""
+    tell = output_option("text", "json", "name")
+    return _app_argument(tell(namespace_option(socket_option(command))))
 
 
 @click.group(
@@ -55,7 +69,7 @@ def rollout() -> None:
         "limpet rollout status deployment/hello --watch=false   # say how it stands",
     )
 )
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps)
+@_app_argument
 @click.option(
     "-w",
     "--watch",
@@ -114,7 +128,7 @@ def status(
         "limpet rollout history deployment/hello -o json",
     )
 )
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps)
+@_app_argument
 @click.option("--revision", type=int, default=0, help="Show one release with its pod template.")
 @output_option("text", "json")
 @namespace_option
@@ -149,7 +163,7 @@ def history(
         "limpet rollout undo deployment/hello --to-revision 3",
     )
 )
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps)
+@_app_argument
 @click.option("--to-revision", type=int, default=0, help="The release to take. Default: the last.")
 @output_option("text", "json", "name")
 @namespace_option
@@ -160,30 +174,21 @@ def undo(words: tuple[str, ...], *, to_revision: int, **options: str | None) -> 
 
 
 @rollout.command(epilog=examples("limpet rollout pause deployment/hello"))
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps)
-@output_option("text", "json", "name")
-@namespace_option
-@socket_option
+@_change_options
 def pause(words: tuple[str, ...], **options: str | None) -> None:
     """Hold a rollout where it is: what is applied from now on waits for `resume`."""
     _change(words, "pause", None, **options)
 
 
 @rollout.command(epilog=examples("limpet rollout resume deployment/hello"))
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps)
-@output_option("text", "json", "name")
-@namespace_option
-@socket_option
+@_change_options
 def resume(words: tuple[str, ...], **options: str | None) -> None:
     """Let a paused rollout go on."""
     _change(words, "resume", None, **options)
 
 
 @rollout.command(epilog=examples("limpet rollout restart deployment/hello"))
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME", shell_complete=complete_apps)
-@output_option("text", "json", "name")
-@namespace_option
-@socket_option
+@_change_options
 def restart(words: tuple[str, ...], **options: str | None) -> None:
     """Replace the workers, and try a release that failed again: as a new release of the same."""
     _change(words, "restart", None, **options)

@@ -1,7 +1,8 @@
 """The agent: one asyncio process that makes what runs equal what was asked for.
 
 Here its parts are put together, started and stopped. What is asked for is changed in
-`limpet.node.desired`; every change leads to `limpet.node.reconciler`, which decides and acts.
+`limpet.node.desired`; every change leads to `limpet.node.reconciler`, which decides and acts. This is long
+because it names every part; nothing is decided here.
 """
 
 from __future__ import annotations

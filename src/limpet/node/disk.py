@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -124,12 +123,6 @@ class DiskKeeper:
     def is_short(self) -> bool:
         """Whether less was free at the last look than the node keeps."""
         return self._conditions.is_true(DISK_PRESSURE)
-
-    def give_reserve_up(self) -> bool:
-        """Let the reserve go when the disk is full; whether that freed anything."""
-        with contextlib.suppress(OSError):
-            return self._reserve.give_up()
-        return False
 
     def note_use(self, digest: str) -> None:
         """Begin a module's grace period anew: somebody is about to need it."""

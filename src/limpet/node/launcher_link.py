@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,14 @@ class LauncherLink:
         self._channel = channel
 
     def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send to the launcher, which always reads: it never waits for the agent."""
+        """Send to the launcher, which always reads: it never waits for the agent.
+
+        One that is gone is told nothing; the agent hears of that and ends.
+        """
         self._channel.set_blocking(True)
         try:
-            self._channel.send(message, descriptors)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._channel.send(message, descriptors)
         finally:
             self._channel.set_blocking(False)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -17,12 +18,22 @@ def make_directory(path: Path) -> Path:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write, fsync, rename, fsync the directory: after a power cut the old or the new is there."""
+    """Have these bytes there; after a power cut the old or the new ones are."""
+    with replacing(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Give a file to be written that takes this place at the end: fsync, rename, fsync the directory.
+
+    After an error, or a power cut on the way, what was there before is.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         publish(staged, path)

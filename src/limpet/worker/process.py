@@ -77,7 +77,6 @@ class Process:
         self.is_component = False  # whether it can run one
         self.group: SharedGroup | None = None
         self.pid: int | None = None
-        self.spawned_at = time.monotonic()
         self.finished: Finished | None = None
         self._verdict: Finished | None = None  # ours; what the process says of itself is `finished`
         self._channel: Channel | None = channel

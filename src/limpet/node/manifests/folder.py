@@ -1,6 +1,6 @@
 """The manifests folder's loop: wait for a change, look, read, have parsed, decide, apply.
 
-A change is heard from inotify and waited out; now and then the folder is looked at anyway. Whatever goes
+A change is heard (`hearing.py`) and waited out; now and then the folder is looked at anyway. Whatever goes
 wrong with a file leaves its objects as they were, is told once, and is tried again when something changes.
 """
 
@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import posixpath
-import time
 import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
-from limpet.linux import inotify
 from limpet.node.background import in_thread
 from limpet.node.manifests import scan
 from limpet.node.manifests.decide import Change, Entry, decide_change
+from limpet.node.manifests.hearing import PARENT, Hearing
 from limpet.node.manifests.reading import Reader, Reading, Seen
 from limpet.store.manifest_files import Held, load_held, write_held
 
@@ -47,10 +45,6 @@ if TYPE_CHECKING:
         ) -> list[dict[str, object]]: ...
 
 
-_SETTLE_SECONDS = 0.3
-_MOST_SETTLE_SECONDS = 3.0
-# A file that is open for writing is left alone that long.
-_WRITING_SECONDS = 10.0
 _MAX_TOLD_PROBLEMS = 100
 
 
@@ -89,11 +83,8 @@ class ManifestFolder:
         self._problems: dict[str, str] = {}
         self._trouble = ""
         self._identity: Stamp = ()
-        self._inotify: inotify.Inotify | None = None
-        self._folders: dict[int, str] = {}
-        self._writing: dict[str, float] = {}
+        self._hearing = Hearing(path) if path is not None else None
         self._is_unwatched = False
-        self._stirred = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     # Life
@@ -104,15 +95,14 @@ class ManifestFolder:
 
     def start(self) -> None:
         """Begin to look at the folder, when there is one."""
-        if self.path is None:
+        if self._hearing is None:
             return
-        loop = asyncio.get_running_loop()
         try:
-            self._inotify = inotify.Inotify()
-            loop.add_reader(self._inotify.fileno(), self._hear)
+            self._hearing.open()
         except OSError as error:
             self._note_unwatched(error)
-        self._task = loop.create_task(self._run(), name="manifests")
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(self._hearing), name="manifests")
 
     def stop(self) -> None:
         """Stop looking; what is there stays."""
@@ -120,10 +110,8 @@ class ManifestFolder:
             self._reader.is_stopping = True
         if self._task is not None:
             self._task.cancel()
-        if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
-            self._inotify.close()
-            self._inotify = None
+        if self._hearing is not None:
+            self._hearing.close()
 
     # What others ask
 
@@ -155,32 +143,14 @@ class ManifestFolder:
             "problems": [{"file": path, "message": message} for path, message in told],
         }
 
-    # Hearing
+    # Looking
 
-    def _hear(self) -> None:
-        """Note what inotify says; looking comes later."""
-        assert self._inotify is not None, "it is read while it is open"
-        for notice in self._inotify.read():
-            folder = self._folders.get(notice.watch)
-            if notice.watch >= 0 and folder is None:
-                continue
-            if folder == "..":
-                if self.path is not None and notice.name == self.path.name:
-                    self._stirred.set()
-                continue
-            path = posixpath.join(folder or "", notice.name)
-            if notice.mask & inotify.MODIFY:
-                self._writing.setdefault(path, time.monotonic())
-            elif notice.mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO | inotify.DELETE):
-                self._writing.pop(path, None)
-            self._stirred.set()
-
-    async def _run(self) -> None:
+    async def _run(self, hearing: Hearing) -> None:
         pause = 0.0
         while True:
-            await self._wait(pause)
+            await hearing.wait(pause)
             try:
-                is_finished = await self._look()
+                is_finished = await self._look(hearing)
                 self._note_trouble("")
             except scan.FolderError as error:
                 self._note_trouble(str(error), reason=error.reason)
@@ -193,32 +163,15 @@ class ManifestFolder:
                 self._note_trouble(f"a defect in Limpet: {error!r}; the node's log has more")
                 is_finished = False
             pause = self._rescan_seconds if is_finished else self._retry_seconds
-            if self._writing:
-                pause = min(pause, _WRITING_SECONDS)
 
-    async def _wait(self, pause: float) -> None:
-        """Wait for a change and then for its end, or for the time to look anyway."""
-        try:
-            async with asyncio.timeout(pause):
-                await self._stirred.wait()
-        except TimeoutError:
-            return
-        deadline = time.monotonic() + _MOST_SETTLE_SECONDS
-        while self._stirred.is_set() and time.monotonic() < deadline:
-            self._stirred.clear()
-            await asyncio.sleep(_SETTLE_SECONDS)
-        self._stirred.clear()
-
-    # Looking
-
-    async def _look(self) -> bool:
+    async def _look(self, hearing: Hearing) -> bool:
         """Make the node have what the folder says; False when something has to be tried again soon."""
-        listing, unwatched = await in_thread(self._list, name="manifests")
-        if self._inotify is not None:
+        listing, unwatched = await in_thread(lambda: self._list(hearing), name="manifests")
+        if hearing.is_open:
             self._note_unwatched(unwatched)
         self._check_identity(listing)
         gone = {path for path in self._known_paths() if self._is_gone(path, listing)}
-        changed = await in_thread(lambda: self._find_changed(listing), name="manifests")
+        changed = await in_thread(lambda: self._find_changed(listing, hearing), name="manifests")
         if changed or gone:  # what was refused may be possible now
             refused = [path for path, seen in self._seen.items() if seen.is_refused]
             changed = sorted({*changed, *(path for path in refused if path in listing.files)})
@@ -234,33 +187,22 @@ class ManifestFolder:
         self._note_problems({**refused_now, **listing.unreadable, **reading.refused})
         return not reading.is_unfinished
 
-    def _list(self) -> tuple[Listing, OSError | None]:
+    def _list(self, hearing: Hearing) -> tuple[Listing, OSError | None]:
         """List the folder and watch all of it; return what kept some of it from being watched, too."""
         assert self.path is not None, "only a folder is looked at"
-        folders: dict[int, str] = {}
-        problem: OSError | None = None
-
-        def watch(descriptor: int, path: str) -> None:
-            nonlocal problem
-            if self._inotify is None:
-                return
-            try:
-                folders[self._inotify.watch(descriptor)] = path
-            except OSError as error:
-                problem = error
-
+        watches = hearing.begin_watches()
         with contextlib.suppress(OSError):  # then only looking again finds out that the folder came
             parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            watch(parent, "..")
+            watches.add(parent, PARENT)
             os.close(parent)
         try:
             root = scan.open_folder(self.path)
             try:
-                return scan.list_manifests(root, watch=watch), problem
+                return scan.list_manifests(root, watch=watches.add), watches.problem
             finally:
                 os.close(root)
         finally:
-            self._folders = folders
+            hearing.end_watches(watches)
 
     def _note_unwatched(self, error: OSError | None) -> None:
         if error is not None and not self._is_unwatched:
@@ -289,19 +231,16 @@ class ManifestFolder:
     def _is_gone(self, path: str, listing: Listing) -> bool:
         return path not in listing.files and listing.knows(path)
 
-    def _find_changed(self, listing: Listing) -> list[str]:
+    def _find_changed(self, listing: Listing, hearing: Hearing) -> list[str]:
         """Return the files that are not as they were when they were read."""
         assert self.path is not None, "only a folder is looked at"
-        now = time.monotonic()
-        for path, since in list(self._writing.items()):
-            if now - since >= _WRITING_SECONDS:
-                self._writing.pop(path, None)
+        writing = hearing.being_written()
         root = scan.open_folder(self.path)
         try:
             return [
                 path
                 for path, stamp in listing.files.items()
-                if path not in self._writing and not self._is_as_seen(root, path, stamp)
+                if path not in writing and not self._is_as_seen(root, path, stamp)
             ]
         finally:
             os.close(root)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from limpet.node.status import UsageMeter
+from limpet.node.usage import UsageMeter
 
 
 def test_throttling_is_measured_between_two_looks():
