@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from limpet.errors import LimpetError, UnavailableError
+from limpet.errors import LimpetError
+from limpet.node.configuration_files import content_mark, write_files
 from limpet.node.mounts import mounts_directory
 from limpet.node.pressure import decide_kept
+from limpet.node.volume_identity import Identity, read_identity
 from limpet.provision.facilities import VolumeSupport, try_volumes
-from limpet.store.files import make_directory, write_atomically
+from limpet.store.files import make_directory, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,14 +35,7 @@ if TYPE_CHECKING:
 # No claim can have such names.
 _RETIRED = ".retired-"
 _REWRITTEN = ".rewritten-"
-_IDENTITY = "volume.json"
 _KEY_BYTES = 64
-
-
-class VolumeIdentityError(UnavailableError):
-    """The file that tells a volume's key is not what the node wrote."""
-
-    reason = "VolumeIdentityDamaged"
 
 
 @dataclass(slots=True)
@@ -173,7 +167,7 @@ class Volumes:
 
     async def _make(self, folder: Path, key: AppKey, mount: PlannedMount) -> _Open:
         if mount.kind == "Files":
-            return _Open(self._confine(_open_folder(_write_files(folder, mount.files))))
+            return _Open(self._confine(_open_folder(write_files(folder, mount.files))))
         if mount.medium == "Memory" and self._mounts.is_mount():
             return await asyncio.to_thread(self._open_memory, folder, mount)
         support = self._support or VolumeSupport(volumes=False, encryption=False)
@@ -193,10 +187,10 @@ class Volumes:
         make_directory(folder)
         generation = self._keys.keyring.generation if is_encrypted else 0
         size_bytes = mount.size_bytes or 0
-        identity = _read_identity(folder, generation)
+        identity = read_identity(folder, generation)
         if 0 < identity.generation < generation:
             self._encrypt_anew(folder, size_bytes, name)
-            identity = _read_identity(folder, generation)
+            identity = read_identity(folder, generation)
         # A claim asks for storage; scratch space has a limit.
         is_promised = mount.kind == "PersistentVolumeClaim"
         kept_bytes = self._kept_bytes(folder) if is_promised else None
@@ -210,7 +204,7 @@ class Volumes:
     def _image(
         self,
         folder: Path,
-        identity: _Identity,
+        identity: Identity,
         size_bytes: int,
         name: str,
         *,
@@ -246,23 +240,23 @@ class Volumes:
             return
         staged = folder.with_name(f"{_REWRITTEN}{folder.name}")
         try:
-            _remove_tree(staged)
+            remove_tree(staged)
             make_directory(staged)
             generation = self._keys.keyring.generation
             copy = self._image(
                 staged,
-                _read_identity(staged, generation),
+                read_identity(staged, generation),
                 size_bytes,
                 name,
                 replaced_bytes=os.stat(folder / "volume.img").st_blocks * 512,
             )
-            copy_volume(self._image(folder, _read_identity(folder, 0), size_bytes, name), copy)
+            copy_volume(self._image(folder, read_identity(folder, 0), size_bytes, name), copy)
             exchange(staged, folder)
             self._report("VolumeReencrypted", f"volume {name} has a key of generation {generation}")
         except (LimpetError, OSError) as error:
             self._report("VolumeNotReencrypted", f"volume {name} keeps its key for now: {error}")
         finally:
-            _remove_tree(staged)
+            remove_tree(staged)
 
     def _open_memory(self, folder: Path, mount: PlannedMount) -> _Open:
         from limpet.linux import mount as linux
@@ -317,7 +311,7 @@ class Volumes:
             elif mount.kind == "EmptyDir":
                 yield self._empty(key, mount.source), mount
             else:
-                yield self._files / key.namespace / key.name / _content_mark(mount.files), mount
+                yield self._files / key.namespace / key.name / content_mark(mount.files), mount
 
     def _claim(self, key: AppKey, name: str) -> Path:
         return self._claims / key.namespace / name
@@ -375,7 +369,7 @@ class Volumes:
             *self._claims.glob(f"*/{_REWRITTEN}*"),
             *self._apps.glob(f"*/*/empty/{_REWRITTEN}*"),
         ):
-            _remove_tree(folder)
+            remove_tree(folder)
 
     # Volumes that became read-only
 
@@ -440,7 +434,7 @@ class Volumes:
             opened = self._open.pop(path)
             self._close(opened)
             _remove_memory(opened)
-        _remove_tree(folder)
+        remove_tree(folder)
 
     def _close(self, opened: _Open) -> None:
         os.close(opened.descriptor)
@@ -449,33 +443,6 @@ class Volumes:
                 opened.image.close()
             except LimpetError as error:
                 self._report("VolumeNotClosed", str(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """What a volume's key is derived from; `generation` is the node key's, 0 without encryption."""
-
-    id: str
-    generation: int
-
-
-def _read_identity(folder: Path, generation: int) -> _Identity:
-    """Return a volume's identity, made before the volume is; `generation` is for a new one.
-
-    Raises VolumeIdentityError.
-    """
-    path = folder / _IDENTITY
-    if path.exists() and (folder / "volume.img").exists():
-        try:
-            return _Identity(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise VolumeIdentityError(
-                f"{path} is damaged, and without it nobody can tell the volume's key: restore it "
-                "from a backup, or remove the claim and what is in it"
-            ) from error
-    identity = _Identity(os.urandom(16).hex(), generation)
-    write_atomically(path, json.dumps(asdict(identity)).encode())
-    return identity
 
 
 def _warn(opened: _Open, tell: Callable[[str, str, bool], None]) -> None:
@@ -503,38 +470,7 @@ def _open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _content_mark(files: Sequence[tuple[str, bytes]]) -> str:
-    """Name files by their content: guests that run keep theirs when the configuration changes."""
-    digest = hashlib.sha256()
-    for name, content in files:
-        digest.update(b"%d %s %d " % (len(name), name.encode(), len(content)) + content)
-    return digest.hexdigest()[:16]
-
-
-def _write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> Path:
-    """Return a folder with exactly these files."""
-    if folder.exists():
-        return folder
-    staged = folder.with_name(f".{folder.name}.part")
-    _remove_tree(staged)
-    make_directory(staged.parent)
-    make_directory(staged).chmod(0o755)
-    for name, content in files:
-        path = staged / name
-        make_directory(path.parent).chmod(0o755)
-        write_atomically(path, content, mode=0o444)
-    staged.rename(folder)
-    return folder
-
-
 def _open_to_guests(folder: Path) -> Path:
     """Let every user in who has the folder open: the way to it stays closed."""
     folder.chmod(0o777)
     return folder
-
-
-def _remove_tree(folder: Path) -> None:
-    if folder.exists():
-        import shutil  # brings in every compression library: only when there is something to remove
-
-        shutil.rmtree(folder)

@@ -56,3 +56,11 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there. Raises OSError."""
+    if folder.exists():
+        import shutil  # brings in every compression library: only when there is something to remove
+
+        shutil.rmtree(folder)

@@ -15,9 +15,11 @@ from linux.private_mounts import needs_loop_devices, privately, wait_until_detac
 from limpet.errors import LimpetError
 from limpet.linux import fscrypt
 from limpet.linux.mount import find_mount
+from limpet.node import configuration_files
 from limpet.node import volumes as volumes_module
 from limpet.node.mounts import make_private_mounts, mounts_directory
-from limpet.node.volumes import VolumeIdentityError, Volumes
+from limpet.node.volume_identity import VolumeIdentityError
+from limpet.node.volumes import Volumes
 from limpet.plan import AppKey, PlannedMount
 from limpet.provision.facilities import VolumeSupport
 from limpet.store.images import VolumeBusyError, VolumeShrinkError
@@ -229,7 +231,7 @@ def test_different_files_are_never_the_same_folder(plain, one, other):
 
 
 def test_a_folder_is_there_whole_or_not_at_all(plain, tmp_path, monkeypatch):
-    real = volumes_module.write_atomically
+    real = configuration_files.write_atomically
     written = []
 
     def write_once(path, content, *, mode):
@@ -240,7 +242,7 @@ def test_a_folder_is_there_whole_or_not_at_all(plain, tmp_path, monkeypatch):
 
     mount = files(("a", b"1"), ("b", b"2"))
     with monkeypatch.context() as patch:
-        patch.setattr(volumes_module, "write_atomically", write_once)
+        patch.setattr(configuration_files, "write_atomically", write_once)
         with pytest.raises(OSError, match="power"):
             plain.prepare(mount)
     [folder] = plain.open(mount)
