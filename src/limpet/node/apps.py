@@ -21,7 +21,13 @@ from limpet.node.egress import Connector
 from limpet.node.identity import FigureRecord, SlotRecord
 from limpet.node.keeper import restore_figures, restore_slot
 from limpet.node.listeners import revive
-from limpet.node.prepared import Prepared, kernel_limits, waits_for_readiness, worker_config
+from limpet.node.prepared import (
+    Prepared,
+    has_probes,
+    kernel_limits,
+    waits_for_readiness,
+    worker_config,
+)
 from limpet.node.probes import Prober
 from limpet.node.progress import Progress, Target
 from limpet.node.rollout import surge_slots, unavailable_slots
@@ -259,6 +265,9 @@ class AppRuntime:
             )
             worker = Worker(number, index, plan, incarnation, process)
             worker.is_from_zero = self.has_demand
+            worker.has_probes = has_probes(
+                plan.app
+            )  # the next agent has to know before it is ready
             self.workers[number] = worker
             self._have_held(worker, (stdout_read, stderr_read))
             process.send(
@@ -459,11 +468,8 @@ class AppRuntime:
         if worker.is_loaded:
             return  # it says so once; a hostile one may repeat it, and gets no further probes
         worker.is_loaded = True
-        if not worker.is_adopted:
-            app = worker.plan.app
-            worker.has_probes = bool(app.readiness or app.liveness or app.startup)
         if not worker.has_probes or worker.was_ready:
-            self._set_ready(worker, True)
+            self._set_ready(worker, True, worker.assigned_at if worker.is_adopted else None)
         self._begin_probes(worker)
         if worker.is_adopted:
             return
@@ -482,13 +488,12 @@ class AppRuntime:
             )
             worker.prober.start()
 
-    def _set_ready(self, worker: Worker, is_ready: bool) -> None:  # noqa: FBT001 - a callback
+    def _set_ready(self, worker: Worker, is_ready: bool, since: float | None = None) -> None:  # noqa: FBT001 - a callback
         if worker.state is WorkerState.DRAINING:
             return
         worker.state = WorkerState.READY if is_ready else WorkerState.STARTING
         if is_ready:
-            now = time.monotonic()
-            worker.ready_since = worker.assigned_at if worker.is_adopted else now
+            worker.ready_since = time.monotonic() if since is None else since
             worker.ready_at = worker.ready_at or worker.ready_since
             if waits_for_readiness(worker.plan.app):
                 worker.process.send(Serve())
