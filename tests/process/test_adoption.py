@@ -354,6 +354,24 @@ def test_probes_and_limits_hold_across_agents(fresh_node: RunningNode) -> None:
     node.wait_ready("probed")
 
 
+def test_a_worker_that_was_not_ready_is_not_taken_for_one_that_is(fresh_node: RunningNode) -> None:
+    node = fresh_node
+    probe = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}
+    probed = {"readinessProbe": probe, "ports": [{"containerPort": 80}]}
+    node.apply(http_app("probed", "echo", **probed))
+    node.wait_ready("probed")
+    node.apply(http_app("probed", "exit_code", **probed))  # it answers no probe
+    wait_for(lambda: len(node.status("probed")["workers"]) == 2, "the second release's worker")
+    wait_for(lambda: len(node.events("probed", "Started")) == 2, "it to be loaded")
+    with Load(node.port("probed")) as load:
+        for _ in range(2):
+            kill_agent(node)
+            wait_for(lambda: len(node.status("probed")["workers"]) == 2, "both to be adopted")
+            load.wait_more(50)
+        assert node.status("probed")["rollout"]["status"] == "progressing"
+    assert load.failures == []
+
+
 def test_a_volume_has_one_writer_across_agents(fresh_node: RunningNode) -> None:
     node = fresh_node
     volume = [{"name": "v", "persistentVolumeClaim": {"claimName": "kept"}}]

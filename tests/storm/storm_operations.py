@@ -201,7 +201,9 @@ OPERATIONS: dict[str, Operation] = {
         salt=_one_of(0, 0, 1, 2),
     ),
     "update": _operation(update, 8, name=_one_of(*_OWN), version=_VERSION),
-    "break": _operation(break_app, 3, name=_one_of(*NAMES), how=_one_of(*BROKEN), version=_VERSION),
+    "break": _operation(
+        break_app, 4, name=_one_of(SERVED, SERVED, *NAMES), how=_one_of(*BROKEN), version=_VERSION
+    ),
     "scale": _operation(scale, 3, name=_one_of(*NAMES, SERVED), replicas=_number(1, 3)),
     "delete": _operation(delete, 4, name=_one_of(*NAMES, PULLED)),
     "job": _operation(run_job, 2, name=_one_of("job-1", "job-2"), version=_VERSION),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from limpet.node.egress import Connector
 from limpet.node.listeners import revive
 from limpet.node.output import open_log_pipes
-from limpet.node.prepared import kernel_limits
+from limpet.node.prepared import has_probes, kernel_limits
 from limpet.node.readiness import Readiness
 from limpet.node.state import WorkerState
 from limpet.node.workers import Worker
@@ -119,6 +119,9 @@ class Crew:
                 on_exit=lambda _, info: self._on_exit(number, info),
             )
             worker = Worker(number, slot, plan, incarnation, process, is_from_zero=is_from_zero)
+            worker.has_probes = has_probes(
+                plan.app
+            )  # the next agent has to know before it is ready
             self.workers[number] = worker
             self._keeper.hold_new(worker, logs, is_there=self._has)
             descriptors = [prepared.config, prepared.artifact.descriptor, *outputs]

@@ -43,6 +43,11 @@ def kernel_limits(plan: Plan) -> Limits:
     return Limits(cpu_cores=app.cpu_cores, memory_bytes=app.memory_bytes, pids=app.pids)
 
 
+def has_probes(app: App) -> bool:
+    """Whether an app's workers are ready only when probes say so, or are probed later."""
+    return bool(app.readiness or app.liveness or app.startup)
+
+
 def waits_for_readiness(app: App) -> bool:
     """Whether clients come to a worker only once its probes have found it ready."""
     return app.readiness is not None or app.startup is not None

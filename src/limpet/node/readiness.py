@@ -37,11 +37,8 @@ class Readiness:
     def note_loaded(self, worker: Worker) -> None:
         """Learn that a worker has loaded its module."""
         worker.is_loaded = True
-        if not worker.is_adopted:
-            app = worker.plan.app
-            worker.has_probes = bool(app.readiness or app.liveness or app.startup)
         if not worker.has_probes or worker.was_ready:
-            self._set(worker, True)
+            self._set(worker, True, worker.assigned_at if worker.is_adopted else None)
         self.probe(worker)
 
     def probe(self, worker: Worker) -> None:
@@ -55,13 +52,12 @@ class Readiness:
             )
             worker.prober.start()
 
-    def _set(self, worker: Worker, is_ready: bool) -> None:  # noqa: FBT001 - a callback
+    def _set(self, worker: Worker, is_ready: bool, since: float | None = None) -> None:  # noqa: FBT001 - a callback
         if worker.state is WorkerState.DRAINING:
             return
         worker.state = WorkerState.READY if is_ready else WorkerState.STARTING
         if is_ready:
-            now = time.monotonic()
-            worker.ready_since = worker.assigned_at if worker.is_adopted else now
+            worker.ready_since = time.monotonic() if since is None else since
             worker.ready_at = worker.ready_at or worker.ready_since
             if waits_for_readiness(worker.plan.app):
                 worker.process.send(Serve())
