@@ -148,6 +148,11 @@ def make_variant(prefix: Prefix, version: str, changes: Mapping[str, tuple[str, 
         assert old in text, f"{name} has no {old!r} any more"
         path.unlink()
         path.write_text(text.replace(old, new, 1))
+    script = folder / "bin/limpet"
+    text = script.read_text()
+    script.unlink()
+    script.write_text(f"#!{prefix.python(version)}\n{text.partition(chr(10))[2]}")
+    script.chmod(0o755)
     found = prefix.require(origin)
     (folder / "limpet-version.json").unlink()
     prefix.finish(Installed(version=version, schema=found.schema, handover=found.handover))

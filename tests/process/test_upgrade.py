@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from installations import (
 from running_node import Load, wait_for
 from workloads import command_app, http_app
 
+from limpet.cli.upgrade_rehearsal import rehearse
 from limpet.errors import (
     InvalidInputError,
     LimpetError,
@@ -230,11 +232,14 @@ def test_a_newer_schema_is_left_again_and_so_it_is_after_a_power_cut(
 ) -> None:
     node = make_installed(LIMPET_UPGRADE_TRIAL_SECONDS="3")
     make_variant(node.prefix, NEXT, NEVER_HEALTHY | NEWER_SCHEMA)
-    before = start_apps(node)
+    start_apps(node)
     node.client.try_version(NEXT)
     wait_on_trial(node, NEXT)
     with pytest.raises(TemporaryError, match="nothing can be changed"):
         node.delete("Deployment", "served")
+    os.kill(node.pid("ticking"), signal.SIGKILL)
+    wait_for(lambda: node.status("ticking")["restarts"] == 1, "a restart on trial")
+    before = workers(node)  # one was started by the version that is on trial
     record = wait_over(node, NEXT)
     assert record["state"] == "failed"
     assert "never" in record["reason"]
@@ -286,6 +291,11 @@ def test_what_can_not_be_tried_is_not(
     make_variant(node.prefix, NEXT, changes)
     with pytest.raises(BrokenVersionError, match=r"No module named 'limpet\.nowhere'"):
         check(node.prefix, NEXT)
+    boot = ("make_private_mounts(self", "raise OSError('no boot')\n            (self")
+    make_variant(node.prefix, "0.2.1", {"node/launcher.py": boot})
+    assert check(node.prefix, "0.2.1").version == "0.2.1"
+    with pytest.raises(BrokenVersionError, match="does not come up as a node"):
+        rehearse(node.prefix, "0.2.1")
     with pytest.raises(NotFoundError, match=r"0\.3\.0 is not installed"):
         node.client.try_version("0.3.0")
     with pytest.raises(InvalidInputError, match="not a version"):

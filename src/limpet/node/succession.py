@@ -88,11 +88,6 @@ def disarm() -> None:
 
 
 def _execute(arguments: list[str]) -> NoReturn:
-    """Who stops the node meanwhile is heard when the next program listens."""
     sys.stdout.flush()
     sys.stderr.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        os.execve(arguments[0], arguments, os.environ)  # noqa: S606
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    os.execve(arguments[0], arguments, os.environ)  # noqa: S606
