@@ -54,6 +54,28 @@ class InstalledNode(RunningNode):
         )
 
 
+class PassphraseNode(InstalledNode):
+    """One that `limpet up` starts with a passphrase from a pipe."""
+
+    def start(self, *, is_awaited: bool = True) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"correct horse battery staple\n")
+        os.close(writer)
+        python, options = self.prefix.path / "current/bin/python", super().command()[4:]
+        with (self.directory / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [python, "-P", "-m", "limpet", "up", *options, "--passphrase-fd", str(reader)],
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                pass_fds=[reader],
+            )
+        os.close(reader)
+        if is_awaited:
+            self.wait_up()
+
+
 def run_limpet(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(

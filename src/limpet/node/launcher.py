@@ -65,8 +65,8 @@ _SPILL_SECONDS = 0.1
 # it only where workers serve on meanwhile.
 _EXPLAINED_CODES = range(2, 8)
 # A version on trial says by itself when its time is over; its launcher and then the alarm come after that.
-_LAUNCHER_SHARE, _LAUNCHER_SECONDS = 1.25, 4.0
-_ALARM_SHARE, _ALARM_SECONDS = 1.5, 8.0
+_LAUNCHER_SHARE, _LAUNCHER_SECONDS = 1.25, 8.0
+_ALARM_SHARE, _ALARM_SECONDS = 1.5, 12.0
 
 
 @dataclass(frozen=True, slots=True)
