@@ -54,6 +54,28 @@ class InstalledNode(RunningNode):
         )
 
 
+class PassphraseNode(InstalledNode):
+    """One that `limpet up` starts with a passphrase from a pipe."""
+
+    def start(self, *, is_awaited: bool = True) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"correct horse battery staple\n")
+        os.close(writer)
+        python, options = self.prefix.path / "current/bin/python", super().command()[4:]
+        with (self.directory / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [python, "-P", "-m", "limpet", "up", *options, "--passphrase-fd", str(reader)],
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                pass_fds=[reader],
+            )
+        os.close(reader)
+        if is_awaited:
+            self.wait_up()
+
+
 def run_limpet(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(
@@ -148,6 +170,11 @@ def make_variant(prefix: Prefix, version: str, changes: Mapping[str, tuple[str, 
         assert old in text, f"{name} has no {old!r} any more"
         path.unlink()
         path.write_text(text.replace(old, new, 1))
+    script = folder / "bin/limpet"
+    text = script.read_text()
+    script.unlink()
+    script.write_text(f"#!{prefix.python(version)}\n{text.partition(chr(10))[2]}")
+    script.chmod(0o755)
     found = prefix.require(origin)
     (folder / "limpet-version.json").unlink()
     prefix.finish(Installed(version=version, schema=found.schema, handover=found.handover))

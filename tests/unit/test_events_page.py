@@ -22,6 +22,7 @@ _RECORDERS = {
     "record",
     "_record",
     "announce",
+    "_announce",
     "of_app",
     "of_node",
     "of_object",

@@ -202,9 +202,14 @@ class _Task:
         from limpet.upgrade.install import install
 
         place, running = self.place, node["version"] if node is not None else None
+        last = (node["last"] if node is not None else None) or {}
+        is_tainted = last.get("version") == source.version and last.get("state") == "failed"
         try:
-            place.remove_but({place.current, place.previous, running, source.version})
-            install(place, source, rehearse=rehearse, tell=self.status.show)
+            with place.locked():
+                if is_tainted:  # another build may have the same number
+                    place.remove(source.version)
+                place.remove_but({place.current, place.previous, running, source.version})
+                install(place, source, rehearse=rehearse, tell=self.status.show)
         except OSError as error:
             raise UnavailableError(f"can't install into {place.path}: {error}") from error
 

@@ -65,8 +65,8 @@ _SPILL_SECONDS = 0.1
 # it only where workers serve on meanwhile.
 _EXPLAINED_CODES = range(2, 8)
 # A version on trial says by itself when its time is over; its launcher and then the alarm come after that.
-_LAUNCHER_SHARE, _LAUNCHER_SECONDS = 1.25, 4.0
-_ALARM_SHARE, _ALARM_SECONDS = 1.5, 8.0
+_LAUNCHER_SHARE, _LAUNCHER_SECONDS = 1.25, 8.0
+_ALARM_SHARE, _ALARM_SECONDS = 1.5, 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,8 @@ class Launcher:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         self._prepare()
+        if self._is_stopping:  # it was told so while another version's program gave way to this one
+            return 0
         self._start_both()
         while True:
             self._wait_and_serve()
@@ -376,6 +378,9 @@ class Launcher:
 
     def _try_version(self, python: str) -> None:
         handover = self._prepare_handover()
+        if self._is_stopping:
+            self._go_on()
+            return
         alarm_seconds = self._settings.upgrade.trial_seconds * _ALARM_SHARE + _ALARM_SECONDS
         try:
             try_version(python, self._options, handover, alarm_seconds=alarm_seconds)
@@ -390,19 +395,24 @@ class Launcher:
         """
         disarm()
         handover = self._prepare_handover()
-        if self._trial is None:  # confirmed by the agent's last words
+        if self._trial is None or self._is_stopping:  # confirmed by the agent's last words, or over
             self._go_on()
             return
         os.set_inheritable(self._trial.descriptor, False)
         go_back(self._trial.back, self._options, handover, reason=reason)
 
     def _go_on(self) -> None:
-        """Start an agent after all."""
+        """Start an agent after all, or stop."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         self._is_handing_over = False
         self._start_at = time.monotonic()
 
     def _prepare_handover(self) -> Handover:
-        """End the agent and the zygotes; return what goes on."""
+        """End the agent and the zygotes; return what goes on.
+
+        Who stops the node from here on is heard by the next program.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self._is_handing_over = True
         if self._agent_pid:
             with contextlib.suppress(ProcessLookupError):

@@ -1,9 +1,8 @@
 """How the launcher's process becomes another version's, and how it comes back.
 
-The new version's interpreter is executed in place with a text of *this* version (`_TRIAL`) as its program: it
-imports the new version's launcher and runs it. Whatever that raises while it is on trial (an import that
-fails, a setting that it does not know, a defect, or its alarm, when it hangs) executes this version again,
-in the same process and with the same things held open. `limpet.node.takeover` is the other side.
+The new version's interpreter is executed in place, with a program of *this* version that lets the new one's
+launcher run and executes this version again if that fails: `limpet.node.on_trial`. The side that goes on with
+the process is `limpet.node.takeover`.
 """
 
 from __future__ import annotations
@@ -19,29 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# A fork of the process must never become a second launcher.
-_TRIAL = """\
-import os, signal, sys
-class Late(BaseException): pass
-def ring(*_): raise Late("it did not report in time")
-signal.signal(signal.SIGALRM, ring)
-descriptor, back, options = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-pid = os.getpid()
-try:
-    from limpet.node.takeover import take_over
-    code = take_over(descriptor, back, options)
-except BaseException as error:
-    if os.getpid() != pid: os._exit(1)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    why = f"{type(error).__name__}: {error}"[:1000]
-    try:
-        import traceback
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os.execv(back, [back, "-P", "-m", "limpet.node.takeover", str(descriptor), why, *options])
-sys.exit(code)
-"""
 _ALARM_AGAIN_SECONDS = 5.0
 
 
@@ -56,7 +32,7 @@ def try_version(
     try:
         # Kept across execve(2): the program's first act is to listen to it.
         signal.setitimer(signal.ITIMER_REAL, alarm_seconds, _ALARM_AGAIN_SECONDS)
-        _execute([python, "-P", "-c", _TRIAL, str(descriptor), _own_python(), *options])
+        _execute([python, "-P", _program(), str(descriptor), _own_python(), *options])
     finally:
         disarm()
         keep_back(handover)
@@ -76,6 +52,10 @@ def go_back(python: str, options: Sequence[str], handover: Handover, *, reason: 
         os.close(descriptor)
 
 
+def _program() -> str:
+    return os.path.join(os.path.dirname(os.path.realpath(__file__)), "on_trial.py")
+
+
 def _own_python() -> str:
     """This version's interpreter, by a path that stays its own when `current` is another's."""
     prefix = os.path.realpath(sys.prefix)
@@ -88,11 +68,6 @@ def disarm() -> None:
 
 
 def _execute(arguments: list[str]) -> NoReturn:
-    """Who stops the node meanwhile is heard when the next program listens."""
     sys.stdout.flush()
     sys.stderr.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        os.execve(arguments[0], arguments, os.environ)  # noqa: S606
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    os.execve(arguments[0], arguments, os.environ)  # noqa: S606

@@ -17,8 +17,8 @@ from limpet.node.handover import Trial, leave_open, read_handover
 def take_over(descriptor: int, back: str, options: list[str]) -> int:
     """Be the launcher of a version on trial; return the node's exit code.
 
-    Raises whatever goes wrong while it is on trial, for the text that called it. `back` is the interpreter
-    of the version before.
+    Raises whatever goes wrong while it is on trial, for the program that called it (`on_trial` of the version
+    before). `back` is that version's interpreter.
     """
     handover, launcher = read_handover(descriptor), None
     try:
@@ -32,7 +32,7 @@ def take_over(descriptor: int, back: str, options: list[str]) -> int:
         if launcher is not None:
             with contextlib.suppress(OSError):
                 launcher.go_back(f"{type(error).__name__}: {error}")
-        leave_open(handover)  # the text that called this executes the version before
+        leave_open(handover)  # who called this executes the version before
         raise
 
 

@@ -187,7 +187,11 @@ class Upgrades:
             reason += f"; {self._database.went_back}"
         message = f"version {record.version} was tried and is not used: {reason}"
         self._announce("UpgradeFailed", message, is_warning=True)
-        self._end(replace(record, state="failed", reason=reason))
+        try:
+            self._end(replace(record, state="failed", reason=reason))
+        except OSError as error:  # a full disk: the next start says it again
+            sys.stderr.write(f"warning: can't remember how the upgrade ended: {error}\n")
+            sys.stderr.flush()
 
     # The version on trial
 

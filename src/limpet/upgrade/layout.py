@@ -12,19 +12,22 @@ and its mark is written last, when everything else is on the disk.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limpet.errors import InvalidInputError, NotFoundError
+from limpet.errors import ConflictError, InvalidInputError, NotFoundError
 from limpet.store.files import sync_directory, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 DEFAULT_PREFIX = Path("/opt/limpet")
 HANDOVER = 1
@@ -64,6 +67,21 @@ class Prefix:
     def python(self, version: str) -> Path:
         """A version's interpreter."""
         return self.folder(version) / "bin" / "python"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from changing what is installed meanwhile. Raises `ConflictError`, OSError."""
+        self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise ConflictError(
+                f"another `limpet upgrade` changes {self.path} right now"
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def find(self, version: str) -> Installed | None:
         """Return a version that is whole; None when it is not there, or was never finished."""
