@@ -13,8 +13,8 @@ from storm_schedule import make_schedule
 from storm_traffic import find_faults
 
 FRESH_SEED = int.from_bytes(os.urandom(4), "big")
-# Between them: every fault, a disk that is full, volumes, jobs, clocks that jump.
-SEEDS = (1, 5, 109, 122)
+# Between them: most operations and faults, and a broken release of the app that is asked throughout.
+SEEDS = (2749, 53, 1283)
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0
