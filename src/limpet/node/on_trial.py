@@ -1,6 +1,6 @@
 """The program that another version's interpreter runs while that version is on trial.
 
-It is this version's: the interpreter is given the path of this file, and imports its own version's modules.
+It is this version's: the interpreter is given this file's path, and what it imports is its own version's.
 Whatever that raises (an import that fails, a setting that it does not know, a defect, or the alarm, when it
 hangs) executes this version again, in the same process and with the same things held open. So nothing here
 may use anything but the standard library before the version on trial is asked.
