@@ -22,7 +22,7 @@ from installations import (
     renumber,
     run_limpet,
 )
-from running_node import Load, wait_for
+from running_node import PATIENCE_SECONDS, Load, wait_for
 from workloads import command_app, http_app
 
 from limpet.cli.upgrade_rehearsal import rehearse
@@ -113,6 +113,9 @@ def make_installed(installed: Prefix, tmp_path: Path) -> Iterator[Callable[..., 
 
     yield make
     for node in made:
+        if node.process is not None:  # its output tells of what was broken on purpose
+            node.process.terminate()
+            node.process.wait(PATIENCE_SECONDS)
         node.kill()
         shutil.rmtree(node.prefix.path)
 
