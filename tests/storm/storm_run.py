@@ -52,7 +52,7 @@ def run_schedule(schedule: Schedule, *, verbose: bool = False) -> Outcome:
     with storm_folder() as folder:
         jumps = any(step.operation == "clock" for _, step in schedule.steps)
         with_clock = jumps and HAS_COMPILER
-        world = World(folder, with_clock=with_clock)
+        world = World(folder, with_clock=with_clock, is_sparse=schedule.seed % 2 == 1)
         try:
             _carry_out(world, schedule, verbose=verbose)
         except Exception:

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from storm_desired import Body, Key
 
 CALL_SECONDS = 2.0
+_SCARCE_BYTES = (
+    32 << 20
+)  # more than the node needs to take anything, less than it needs to set more aside
 _UIDS = 4096
 _FIRST_UID = 2_000_000_000
 # Answers that say for certain that nothing was changed. Silence does not.
@@ -72,9 +75,15 @@ class World:
     """What operations act upon and invariants look at."""
 
     def __init__(
-        self, directory: Path, *, with_clock: bool = False, disk: SmallDisk | None = None
+        self,
+        directory: Path,
+        *,
+        with_clock: bool = False,
+        is_sparse: bool = False,
+        disk: SmallDisk | None = None,
     ) -> None:
         self.directory = directory
+        self._is_sparse = is_sparse
         self.disk = disk or SmallDisk(directory)
         self.desired = Desired()
         self.faults: dict[str, int] = {}
@@ -122,12 +131,18 @@ class World:
             role: descriptors(self.node.pid(role)) for role in ("launcher", "agent")
         }
         self.desired.acknowledge({("ConfigMap", "anchor"): config_map("anchor")})
+        if self._is_sparse:  # its space can't be set aside, and so writing to it may fail later
+            self.note_fault("sparse volume")
+            self.disk.fill(left_bytes=_SCARCE_BYTES)
         made: dict[Key, Body | None] = {("PersistentVolumeClaim", CLAIM): CLAIMED}
         assert self.change(made, lambda: self.node.client.apply([{"object": CLAIMED}]))
         for name in (SERVED, LEDGER, SLEEPY):
             assert self.apply(AppSpec(name, 1))
         for name in (SERVED, LEDGER):
             self.node.wait_ready(name)
+        if self._is_sparse:
+            assert self.node.events(reason="VolumeNotSetAside"), "the volume is not sparse"
+            self.disk.free()
         self.load.start()
         self.ledger.start()
 
