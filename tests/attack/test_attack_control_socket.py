@@ -63,7 +63,13 @@ FOREIGN: dict[str, Any] = {
     "Assign": {"type": "Assign"},
     "Routes": {"type": "Routes", "table": "{}"},
     "Compiled": {"type": "Compiled", "imports": [], "exports": [], "memory_bytes": 0},
-    "Fetched": {"type": "Fetched", "digest": "sha256:0", "size_bytes": 1},
+    "Fetched": {
+        "type": "Fetched",
+        "digest": "sha256:0",
+        "size_bytes": 1,
+        "manifest": "",
+        "where": "module",
+    },
     "Failed": {"type": "Failed", "reason": "x", "message": "x", "is_retryable": False},
     "ProbeResult": {"type": "ProbeResult", "probe": 7, "status": 200, "message": ""},
 }  # fmt: skip
