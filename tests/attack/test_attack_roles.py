@@ -22,8 +22,6 @@ from escaped_roles import BEGIN, END
 from running_node import wait_for
 from workloads import http_app
 
-from limpet.bundle import layout
-from limpet.errors import LimpetError
 from limpet.signing import load_private_key
 from oci_server import OciServer
 
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
 
     from limpet.signing import PrivateKey
 
-ROLES = ["fetch", "verify", "signature", "manifests"]
-WITHOUT_NETWORK = ["verify", "signature", "manifests"]
+ROLES = ["fetch", "verify", "manifests"]
+WITHOUT_NETWORK = ["verify", "manifests"]
 WORD = "planted-credential-77"
 _AF_BLUETOOTH = 31  # which not every Python knows
 _SOCKET = [socket.AF_INET, socket.SOCK_STREAM, 0]
@@ -69,7 +67,6 @@ class Taken:
         self._begin: dict[str, Callable[[int], None]] = {
             "fetch": self._have_fetched,
             "verify": self._have_verified,
-            "signature": self._have_a_bundle_judged,
             "manifests": self._have_manifests_parsed,
         }
 
@@ -135,21 +132,6 @@ class Taken:
     def _have_manifests_parsed(self, number: int) -> None:
         text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: parsed-{number}}}\n"
         (self._folder / "manifests" / f"{number}.yaml").write_text(text)
-
-    def _have_a_bundle_judged(self, number: int) -> None:
-        manifest = json.dumps(
-            {
-                "schemaVersion": 2,
-                "artifactType": layout.ARTIFACT_TYPE,
-                "config": _blob("application/vnd.limpet.bundle.config.v1+json"),
-                "layers": [_blob(layout.OBJECTS_TYPE)],
-            }
-        ).encode()
-        index = layout.encode_index(manifest)
-        try:
-            self.node.client.judge_bundle(index=index, manifest=manifest, signature="AAAA")
-        except LimpetError as error:
-            self._refused += "killed for a system call" in str(error)
 
 
 def _blob(media_type: str) -> dict[str, Any]:
@@ -290,7 +272,6 @@ EXPECTED = {
     # A partial download, the notes on it, a module from an archive; what is said of signatures.
     "fetch": {("file", "both"): 3, ("memory file", "both"): 1},
     "verify": {("memory file", "both"): 1},
-    "signature": {("memory file", "both"): 1},
     "manifests": {("memory file", "both"): 2},
 }
 
