@@ -109,9 +109,7 @@ class Taken:
         told = [
             event for event in self.node.events() if "killed for a system call" in event["message"]
         ]
-        return sum(event["count"] for event in told) + self._refused
-
-    _refused = 0
+        return sum(event["count"] for event in told)
 
     def _have_fetched(self, number: int) -> None:
         repository = f"acme/fetched-{number}"
@@ -132,10 +130,6 @@ class Taken:
     def _have_manifests_parsed(self, number: int) -> None:
         text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: parsed-{number}}}\n"
         (self._folder / "manifests" / f"{number}.yaml").write_text(text)
-
-
-def _blob(media_type: str) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": f"sha256:{'0' * 64}", "size": 2}
 
 
 @pytest.fixture(scope="module")
