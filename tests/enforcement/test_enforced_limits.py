@@ -33,19 +33,18 @@ def test_a_guest_gets_the_processor_that_was_declared(node: AttackNode, cores: f
     node.place(spin(), made)
     node.wait_ready("spinner")
     group = Group(node.worker_pid("spinner"))
-    share, idle = 0.0, 0.0
-    # Other work on the machine can only take away from the share: that alone is tried again.
+    # A machine that halts under the group (a hypervisor's, an emulator's) charges it for the pause, and
+    # other work takes from the share: a window that was disturbed is measured again.
     for _ in range(5):
         idle = idle_seconds()
         share = measure_share(group, periods=20 if cores > 0.1 else 40)
         idle = idle_seconds() - idle
         print(f"{cores} cores declared, {share:.4f} had")
-        assert share <= cores * (1 + TOLERANCE)
-        if share >= cores * (1 - TOLERANCE):
+        if cores * (1 - TOLERANCE) <= share <= cores * (1 + TOLERANCE):
             return
-    if idle < 0.2:
+    if share < cores and idle < 0.2:
         pytest.skip(f"other work left no processor idle: {share:.2f} of {cores} cores were had")
-    pytest.fail(f"{share:.4f} of {cores} cores were had while processors were idle")
+    pytest.fail(f"{share:.4f} of {cores} cores were had")
 
 
 def measure_share(group: Group, *, periods: int) -> float:

@@ -230,6 +230,8 @@ def test_a_broken_version_is_left_again(make_installed: Callable[..., InstalledN
     told = [event["message"].split()[1] for event in node.events(reason="UpgradeFailed")]
     assert told == list(BROKEN)
     assert not node.events(reason="AgentRestarted")
+    # It ends as soon as it starts, and is waited for longer each time.
+    assert 1 < len(node.events(reason="ZygoteRestarted")) < 10
 
 
 def test_a_newer_schema_is_left_again_and_so_it_is_after_a_power_cut(

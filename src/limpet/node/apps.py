@@ -161,6 +161,8 @@ class AppRuntime:
         if self.prepared is not None and self.prepared.plan == plan:
             self.prepared.release = release
             return
+        if self.prepared is not None and self.prepared.plan.fingerprint != plan.fingerprint:
+            self.slots.forgive()
         self.unprepare()
         if not self._crew.has_run:
             self._crew.count_from(incarnation=self._output.last_run())
@@ -231,14 +233,18 @@ class AppRuntime:
         self._follow_end(worker, slot, info)
 
     def _follow_end(self, worker: Worker, slot: Slot, info: ExitInfo) -> None:
-        """Plan what follows, and tell."""
+        """Plan what follows, and tell. What another plan's worker does says nothing of the one in force."""
         why = info.reason + (f": {info.message}" if info.message else "")
         what = f"worker {worker.name} ended: {why}"
+        plan = self.prepared.plan if self.prepared is not None else None
+        if plan is not None and worker.plan.fingerprint != plan.fingerprint:
+            self._record(info.reason, f"{what}; what is in force now takes its place", not info.is_success)
+            return
         restart = slot.decide(worker, info, first_seconds=self._settings.node.backoff_seconds)
         if restart is None:
             self._record(info.reason, what, not info.is_success)
             return
-        if self.prepared is not None and worker.plan.fingerprint == self.prepared.plan.fingerprint:
+        if plan is not None:
             self.rollout.progress.note_crash(worker.slot, why, is_stable=restart.is_stable)
         pause = restart.pause_seconds
         when = f"it starts again in {pause:.0f} s" if pause else "it starts again at once"

@@ -468,11 +468,11 @@ class Launcher:
         if self._agent is None or self._is_stopping:
             return
         # One that ended by itself saw its agent die, and all are about to be started anew; or it was not
-        # needed any more; or it has no engine, and has said so.
+        # needed any more; or it has no engine, and has said so. An agent that misses one asks for it, and
+        # waits longer each time when it keeps dying.
         if status != 0:
             ends, _ = self._zygote_ends.get(engine, (0, 0))
             self._zygote_ends[engine] = (ends + 1, status)
-            is_asked_for |= engine == DEFAULT_ENGINE
         if is_asked_for:
             self._start_zygote(engine)
 

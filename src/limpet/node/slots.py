@@ -78,12 +78,17 @@ class Slots:
 
     def reset(self) -> None:
         """Forget failures and completions: the app was changed or applied anew."""
+        self.forgive()
         self._has_told_end = False
+        for slot in self._slots.values():
+            slot.is_completed = False
+
+    def forgive(self) -> None:
+        """Forget failures: what starts next is of another plan."""
         for slot in self._slots.values():
             slot.failures = 0
             slot.restarts = 0
             slot.retry_at = 0.0
-            slot.is_completed = False
 
     def ends(self, count: int) -> list[ExitInfo] | None:
         """Return how the first `count` places ended, when all of them are over for good."""

@@ -64,6 +64,15 @@ def test_a_change_forgets_failures_but_not_how_the_last_one_ended():
     assert (other.of(0).failures, other.of(0).is_completed) == (0, False)
 
 
+def test_another_plan_forgets_failures_but_not_that_a_place_is_over():
+    slots = ended(DONE)
+    slot = slots.of(0)
+    slot.failures, slot.restarts, slot.retry_at = 3, 7, 99.0
+    slots.forgive()
+    assert (slot.failures, slot.restarts, slot.retry_at) == (0, 0, 0.0)
+    assert slots.ends(1) == [DONE], "what has ended does not run again because a secret changed"
+
+
 def test_figures_go_on_where_they_were():
     figures = Figures()
     figures.note_start(Ready(12.5), is_from_zero=True)
