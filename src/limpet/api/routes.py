@@ -15,7 +15,6 @@ from limpet.api.rollouts import change_rollout, describe_release, describe_relea
 from limpet.errors import InvalidInputError, LimpetError, NotFoundError, TemporaryError
 from limpet.http1.message import Response
 from limpet.node.brought import Brought, remember
-from limpet.node.bundles import CompiledUpload
 from limpet.node.status import (
     describe_app,
     describe_node,
@@ -30,6 +29,7 @@ from limpet.store.unlock import Stretching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
 
     from limpet.api.streaming import LogStreamResponse
     from limpet.http1.connection import BodySink
@@ -39,6 +39,16 @@ if TYPE_CHECKING:
     from limpet.store.database import Event, StoredObject
     from limpet.store.modules import ModuleStore, StagedModule
 
+    class Upload(BodySink, Protocol):
+        """What a call brings in pieces."""
+
+        def finish(self) -> None:
+            """Keep it, if it is what it was announced as. Raises LimpetError, OSError."""
+
+        def abandon(self) -> None:
+            """Forget what was not kept."""
+
+
 _STATS_PATIENCE_SECONDS = 0.02
 _MODULES = b"/v1/modules/"
 _COMPILED = b"/v1/compiled/"
@@ -46,12 +56,13 @@ _APP_CALLS = (("GET", "logs"), ("GET", "releases"), ("POST", "rollout"))
 _KEY_CALLS = (("GET",), ("POST", "rotate"))
 
 
-class Upload:
+class ModuleUpload:
     """A module on its way into the store."""
 
     max_bytes = MAX_MODULE_BYTES
 
-    def __init__(self, store: ModuleStore) -> None:
+    def __init__(self, store: ModuleStore, digest: str) -> None:
+        self._digest = digest
         self._staged: StagedModule | None = None
         self._refusal: LimpetError | None = None
         try:
@@ -64,13 +75,13 @@ class Upload:
         if self._staged is not None:
             self._staged.write(data)
 
-    def finish(self, digest: str) -> None:
+    def finish(self) -> None:
         """Publish. Raises LimpetError, OSError."""
         if self._refusal is not None:
             raise self._refusal
         staged, self._staged = self._staged, None
         if staged is not None:
-            staged.finish(digest)
+            staged.finish(self._digest)
 
     def abandon(self) -> None:
         """Forget."""
@@ -92,20 +103,22 @@ class Routes:
         self._agent = agent
         self._meter = UsageMeter()
 
-    def upload_sink(self, method: bytes, target: bytes) -> BodySink | None:
-        """Return where a request's body goes when it is a module."""
-        if method == b"PUT" and target.startswith(_MODULES):
-            return Upload(self._agent.store)
-        if method == b"PUT" and target.startswith(_COMPILED):
-            return self._agent.bundles.stage(target[len(_COMPILED) :].decode("ascii", "replace"))
-        return None
+    def upload_sink(self, method: bytes, target: bytes) -> Upload | None:
+        """Return where a request's body goes when it is a module or compiled code."""
+        if method != b"PUT" or not target.startswith((_MODULES, _COMPILED)):
+            return None
+        path = target.partition(b"?")[0]
+        digest = unquote(path.rpartition(b"/")[2].decode("ascii", "replace"))
+        if path.startswith(_MODULES):
+            return ModuleUpload(self._agent.store, digest)
+        return self._agent.bundles.stage(digest)
 
-    def abandon(self, sink: BodySink | None) -> None:
+    def abandon(self, sink: Upload | None) -> None:
         """Forget an upload whose caller went away."""
-        if isinstance(sink, Upload | CompiledUpload):
+        if sink is not None:
             sink.abandon()
 
-    async def answer(self, request: Request, sink: BodySink | None) -> Response | LogStreamResponse:
+    async def answer(self, request: Request, sink: Upload | None) -> Response | LogStreamResponse:
         """Answer one request, errors included."""
         try:
             if request.method not in (b"GET", b"HEAD"):
@@ -124,7 +137,7 @@ class Routes:
             self.abandon(sink)
 
     async def _dispatch(
-        self, request: Request, sink: BodySink | None
+        self, request: Request, sink: Upload | None
     ) -> Response | LogStreamResponse:
         parts = [unquote(part) for part in request.path.decode("utf-8", "replace").split("/")[1:]]
         query = dict(parse_qsl(request.query.decode("utf-8", "replace")))
@@ -139,7 +152,7 @@ class Routes:
             case ("GET", "v1", "objects"):
                 return self._objects(query)
             case ("DELETE", "v1", "objects", kind, namespace, name):
-                warnings = self._agent.manifests.warn_by_hand((kind, namespace, name))
+                warnings = self._agent.managed.warn_by_hand((kind, namespace, name))
                 self._agent.delete((kind, namespace, name))
                 return _json({"deleted": True, "warnings": warnings})
             case ("GET", "v1", "apps"):
@@ -171,7 +184,7 @@ class Routes:
     async def _transfer(
         self,
         request: Request,
-        sink: BodySink | None,
+        sink: Upload | None,
         call: tuple[str, ...],
         query: Mapping[str, str],
     ) -> Response | LogStreamResponse:
@@ -180,8 +193,8 @@ class Routes:
             case ("HEAD", "modules", digest):
                 self._agent.care.disk.note_use(digest)  # the caller is about to need it
                 return Response(200 if self._agent.store.has_module(digest) else 404)
-            case ("PUT", "modules", digest) if isinstance(sink, Upload):
-                sink.finish(digest)
+            case ("PUT", "modules" | "compiled", digest) if sink is not None:
+                sink.finish()
                 return _json({"digest": digest}, status=201)
             case ("GET", "modules", digest, "evidence"):
                 return _json(transfers.show_evidence(self._agent, digest, query))
@@ -191,9 +204,6 @@ class Routes:
                 return _json(await transfers.compile_module(self._agent, digest, query))
             case ("GET", "compiled", name):
                 return transfers.send_compiled(self._agent, name)
-            case ("PUT", "compiled", digest) if isinstance(sink, CompiledUpload):
-                sink.finish()
-                return _json({"digest": digest}, status=201)
             case ("POST", "bundles"):
                 return _json(await transfers.judge_bundle(self._agent, _parse_json(request.body)))
         raise _no_such_call(request)
@@ -257,7 +267,7 @@ class Routes:
 
     def _origin(self, stored: StoredObject) -> dict[str, object]:
         key = (stored.kind, stored.namespace, stored.name)
-        return {"managed_by": self._agent.manifests.file_of(key)}
+        return {"managed_by": self._agent.managed.file_of(key)}
 
     def _claim_usage(self, stored: StoredObject) -> dict[str, object]:
         """Return how full a volume is, for claims alone."""
@@ -285,7 +295,7 @@ class Routes:
                 engine=self._agent.engine_of(runtime),
                 meter=self._meter,
                 standing=self._agent.standing(),
-                managed_by=self._agent.manifests.file_of(runtime.object_key),
+                managed_by=self._agent.managed.file_of(runtime.object_key),
             )
             | {"rollout": self._agent.rollouts.describe(runtime)}
             for runtime in runtimes

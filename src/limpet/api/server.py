@@ -24,7 +24,7 @@ from limpet.store.files import make_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from limpet.http1.connection import BodySink
+    from limpet.api.routes import Upload
     from limpet.http1.message import Request
     from limpet.node.agent import Agent
 
@@ -81,12 +81,12 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._routes = routes
         self._http = HttpConnection(self._on_request, _LIMITS, self._choose_sink)
-        self._requests: deque[Request] = deque()
+        self._requests: deque[tuple[Request, Upload | None]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._can_write = asyncio.Event()
         self._can_write.set()
-        self._sink: BodySink | None = None
+        self._upload: Upload | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport), "a stream server makes stream transports"
@@ -103,7 +103,7 @@ class _Connection(asyncio.Protocol):
         self._can_write.set()
         if self._task is not None:
             self._task.cancel()
-        for sink in (self._sink, *(request.sink for request in self._requests)):
+        for sink in (self._upload, *(upload for _, upload in self._requests)):
             self._routes.abandon(sink)
 
     def pause_writing(self) -> None:
@@ -125,13 +125,13 @@ class _Connection(asyncio.Protocol):
         self._flush()
         self._serve_next()
 
-    def _choose_sink(self, method: bytes, target: bytes) -> BodySink | None:
-        self._sink = self._routes.upload_sink(method, target)
-        return self._sink
+    def _choose_sink(self, method: bytes, target: bytes) -> Upload | None:
+        self._upload = self._routes.upload_sink(method, target)
+        return self._upload
 
     def _on_request(self, request: Request) -> None:
-        self._sink = None  # it goes with the request from here on
-        self._requests.append(request)
+        self._requests.append((request, self._upload))
+        self._upload = None
 
     def _serve_next(self) -> None:
         if self._task is None and self._requests:
@@ -140,8 +140,8 @@ class _Connection(asyncio.Protocol):
     async def _serve(self) -> None:
         try:
             while self._requests:
-                request = self._requests.popleft()
-                answer = await self._routes.answer(request, request.sink)
+                request, upload = self._requests.popleft()
+                answer = await self._routes.answer(request, upload)
                 if isinstance(answer, LogStreamResponse):
                     await self._stream(answer)
                 else:

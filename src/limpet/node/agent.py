@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from limpet import __version__
@@ -21,7 +22,6 @@ from limpet.errors import LimpetError
 from limpet.linux.process import set_process_name
 from limpet.node.adoption import Adoption, read_estate
 from limpet.node.apps import AppRuntime
-from limpet.node.bundles import Bundles
 from limpet.node.care import Care
 from limpet.node.completions import Completions
 from limpet.node.data_directory import claim_directory, group_name
@@ -32,8 +32,7 @@ from limpet.node.keeper import Keeper
 from limpet.node.keys import NodeKeys
 from limpet.node.launcher_link import LauncherLink, explain_status
 from limpet.node.listeners import Listeners
-from limpet.node.manifests.folder import ManifestFolder
-from limpet.node.manifests.parsing import Parser
+from limpet.node.manifests.managed import ManagedObjects
 from limpet.node.modules import Modules
 from limpet.node.needs import Needs
 from limpet.node.objects import Objects
@@ -63,7 +62,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from limpet.manifest.model import App
+    from limpet.node.bundles import Bundles
     from limpet.node.launcher import Inheritance
+    from limpet.node.manifests.folder import ManifestFolder
     from limpet.plan import AppKey
     from limpet.settings import Settings
     from limpet.store.database import ObjectKey, StoredObject
@@ -136,7 +137,7 @@ class Agent:
             is_on_trial=inheritance.is_on_trial,
             failure=inheritance.trial_failure,
             tell=self._launcher.tell,
-            on_over=self.manifests.start,
+            on_over=self._start_manifests,
         )
 
     def _open_stores(self, unlock: int | None) -> None:
@@ -183,8 +184,7 @@ class Agent:
             start=self._launcher.start_zygote,
         )
         self.modules = Modules(self.store, self.zygotes)
-        verifier = Verifier(self.zygotes)
-        self.bundles = Bundles(settings, zygotes=self.zygotes, store=self.store, verifier=verifier)
+        self._verifier = Verifier(self.zygotes)
         self.spares = Spares(
             self.apps,
             self.zygotes,
@@ -198,7 +198,7 @@ class Agent:
             pulls=self.pulls,
             store=self.store,
             zygotes=self.zygotes,
-            verifier=verifier,
+            verifier=self._verifier,
             find_secret=self.objects.pull_secret,
         )
 
@@ -258,11 +258,22 @@ class Agent:
             make_runtime=self._make_runtime,
             on_change=self._reconciler.mark_all,
         )
-        self.manifests = ManifestFolder(
+        self.managed = ManagedObjects(self.database)
+        self.manifests = self._make_manifests()
+
+    def _make_manifests(self) -> ManifestFolder | None:
+        """Make what follows the manifests folder, where one is set; its code costs nothing elsewhere."""
+        settings = self.settings
+        if settings.manifests_folder is None:
+            return None
+        from limpet.node.manifests.folder import ManifestFolder
+        from limpet.node.manifests.parsing import Parser
+
+        return ManifestFolder(
             settings.manifests_folder,
             rescan_seconds=settings.node.manifests_rescan_seconds,
             retry_seconds=settings.node.resync_seconds,
-            database=self.database,
+            managed=self.managed,
             objects=self.objects,
             modules=self.store,
             parser=Parser(self.zygotes),
@@ -270,6 +281,10 @@ class Agent:
             record=self.reporter.of_node,
             record_object=self.reporter.of_object,
         )
+
+    def _start_manifests(self) -> None:
+        if self.manifests is not None:
+            self.manifests.start()
 
     def _make_runtime(self, app: App, stored: StoredObject) -> AppRuntime:
         return AppRuntime(
@@ -322,11 +337,12 @@ class Agent:
         self._desired.replan()
         self.upgrades.begin()
         if not self.upgrades.is_undecided:
-            self.manifests.start()
+            self._start_manifests()
         await self._stopping.wait()
         self._reconciler.stop()
         self.upgrades.stop()
-        self.manifests.stop()
+        if self.manifests is not None:
+            self.manifests.stop()
         await api.stop()
         if self.exit_code:
             self._leave()
@@ -348,7 +364,7 @@ class Agent:
         self.objects.load(lambda key, why: self.reporter.of_object(key, "InvalidObject", why, True))
         self._desired.load()
         self.care.open()
-        self.manifests.load()
+        self.managed.load()
 
     async def _close(self) -> None:
         self.care.stop()
@@ -456,6 +472,15 @@ class Agent:
 
     # What its API asks
 
+    @cached_property
+    def bundles(self) -> Bundles:
+        """What judges bundles; made when the first one comes."""
+        from limpet.node.bundles import Bundles
+
+        return Bundles(
+            self.settings, zygotes=self.zygotes, store=self.store, verifier=self._verifier
+        )
+
     def apply(
         self,
         requested: Sequence[tuple[dict[str, object], str | None]],
@@ -472,7 +497,7 @@ class Agent:
             key = (str(result["kind"]), str(result["namespace"]), str(result["name"]))
             warnings = result["warnings"]
             assert isinstance(warnings, list), "each result has its list"
-            warnings += self.manifests.warn_by_hand(key)
+            warnings += self.managed.warn_by_hand(key)
         return results
 
     def delete(self, key: ObjectKey) -> None:

@@ -238,7 +238,9 @@ class AppRuntime:
         what = f"worker {worker.name} ended: {why}"
         plan = self.prepared.plan if self.prepared is not None else None
         if plan is not None and worker.plan.fingerprint != plan.fingerprint:
-            self._record(info.reason, f"{what}; what is in force now takes its place", not info.is_success)
+            self._record(
+                info.reason, f"{what}; what is in force now takes its place", not info.is_success
+            )
             return
         restart = slot.decide(worker, info, first_seconds=self._settings.node.backoff_seconds)
         if restart is None:

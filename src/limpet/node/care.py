@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
+from limpet.node.background import in_thread
 from limpet.node.conditions import Conditions
 from limpet.node.disk import DiskKeeper
 from limpet.node.memory import MemoryKeeper
@@ -148,7 +149,7 @@ class Care:
         if not self._database.take_changes():
             return
         try:
-            made = await asyncio.to_thread(self._database.back_up)
+            made = await in_thread(self._database.back_up, name="backup")
         except BackupError as error:
             self._database.expect_changes()
             self._backed_up_at = now

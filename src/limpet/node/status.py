@@ -280,7 +280,7 @@ def describe_node(agent: Agent) -> dict[str, object]:
             }
             for each in agent.care.conditions.all()
         ],
-        "manifests": agent.manifests.describe(),
+        "manifests": agent.manifests.describe() if agent.manifests is not None else None,
         "processes": shown,
     }
 

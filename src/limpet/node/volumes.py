@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
+from limpet.node.background import in_thread
 from limpet.node.configuration_files import content_mark, write_files
 from limpet.node.mounts import mounts_directory
 from limpet.node.pressure import decide_kept
@@ -87,7 +88,7 @@ class Volumes:
     async def _find_support(self) -> VolumeSupport:
         async with self._busy:
             if self._support is None:
-                self._support = await asyncio.to_thread(self._survey)
+                self._support = await in_thread(self._survey, name="volumes")
             return self._support
 
     @property
@@ -157,7 +158,7 @@ class Volumes:
     async def _grow(self, folder: Path, key: AppKey, mount: PlannedMount) -> None:
         """Open a folder anew, larger; when that can't be, as it was, for the guests that start next."""
         found = self._open.pop(folder)
-        await asyncio.to_thread(self._close, found)
+        await in_thread(lambda: self._close(found), name="volumes")
         try:
             self._open[folder] = await self._make(folder, key, mount)
         except LimpetError:
@@ -169,14 +170,15 @@ class Volumes:
         if mount.kind == "Files":
             return _Open(self._confine(_open_folder(write_files(folder, mount.files))))
         if mount.medium == "Memory" and self._mounts.is_mount():
-            return await asyncio.to_thread(self._open_memory, folder, mount)
+            return await in_thread(lambda: self._open_memory(folder, mount), name="volumes")
         support = self._support or VolumeSupport(volumes=False, encryption=False)
         is_image = (folder / "volume.img").exists()
         is_plain = (folder / "data").is_dir()  # made when the device could do no better: it stays
         if is_image or (support.volumes and not is_plain):
             name = f"{key.namespace}/{mount.source}"
-            return await asyncio.to_thread(
-                self._open_image, folder, mount, name, is_encrypted=support.encryption
+            return await in_thread(
+                lambda: self._open_image(folder, mount, name, is_encrypted=support.encryption),
+                name="volumes",
             )
         plain = _open_to_guests(make_directory(make_directory(folder) / "data"))
         return _Open(self._confine(_open_folder(plain)), size_bytes=mount.size_bytes or 0)
@@ -338,7 +340,7 @@ class Volumes:
             if opened.image is not None:
                 async with self._busy:
                     if opened.image.is_open:
-                        freed += await asyncio.to_thread(opened.image.trim)
+                        freed += await in_thread(opened.image.trim, name="volumes")
         return freed
 
     # Removing
@@ -417,7 +419,7 @@ class Volumes:
             self._unopened.discard(folder)
             found = self._open.pop(folder, None)
             if found is not None:
-                await asyncio.to_thread(self._close, found)
+                await in_thread(lambda: self._close(found), name="volumes")
 
     async def close(self) -> None:
         """Unmount everything, also what a thread still opens; no guest is left."""

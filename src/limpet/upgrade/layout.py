@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -143,7 +142,9 @@ class Prefix:
         (folder / _MARK).unlink(missing_ok=True)
         if folder.exists():
             sync_directory(folder)
-            shutil.rmtree(folder)
+            from shutil import rmtree  # brings decompressors along, which an agent never needs
+
+            rmtree(folder)
 
     def remove_but(self, kept: Iterable[str | None]) -> list[str]:
         """Remove every version but these, unfinished ones too; return what went. Raises OSError."""

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from limpet.node.manifests.folder import ManifestFolder
+from limpet.node.manifests.managed import ManagedObjects
 from limpet.node.manifests.parsing import ParseFailedError
 from limpet.store.database import Database, StoredObject, StoreFullError
 from limpet.store.manifest_files import load_held
@@ -48,11 +49,12 @@ class World:
         self.failures = []
         self.changes = []
         self.told = []
+        self.managed = ManagedObjects(database)
         self.folder = ManifestFolder(
             path,
             rescan_seconds=3600,
             retry_seconds=0.01,
-            database=database,
+            managed=self.managed,
             objects=self.objects,
             modules=None,
             parser=self.parser,
@@ -102,7 +104,7 @@ def world(tmp_path):
 
 def run(world, test):
     async def main():
-        world.folder.load()
+        world.managed.load()
         world.folder.start()
         try:
             await test()
@@ -134,7 +136,7 @@ def test_a_full_disk_is_told_once_and_tried_again(world):
     world.failures = [StoreFullError("no room") for _ in range(3)]
 
     async def test():
-        await world.until(lambda: world.folder.file_of(KEY) == "a.yaml")
+        await world.until(lambda: world.managed.file_of(KEY) == "a.yaml")
         await world.until(lambda: "ManifestsBack" in world.reasons())
 
     run(world, test)
@@ -147,19 +149,8 @@ def test_a_defect_does_not_end_the_loop(world, capsys):
     world.failures = [KeyError("a defect")]
 
     async def test():
-        await world.until(lambda: world.folder.file_of(KEY) == "a.yaml")
+        await world.until(lambda: world.managed.file_of(KEY) == "a.yaml")
 
     run(world, test)
     assert world.reasons()[0] == "ManifestsNotApplied"
     assert "KeyError: 'a defect'" in capsys.readouterr().err
-
-
-def test_without_a_folder_nothing_is_done(tmp_path, world):
-    world.folder.path = None
-
-    async def test():
-        await asyncio.sleep(0)
-        assert world.folder.describe() is None
-
-    run(world, test)
-    assert world.told == []

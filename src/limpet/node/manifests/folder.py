@@ -19,17 +19,17 @@ from limpet.node.manifests import scan
 from limpet.node.manifests.decide import Change, Entry, decide_change
 from limpet.node.manifests.hearing import PARENT, Hearing
 from limpet.node.manifests.reading import Reader, Reading, Seen
-from limpet.store.manifest_files import Held, load_held, write_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Protocol
 
+    from limpet.node.manifests.managed import ManagedObjects
     from limpet.node.manifests.parsing import Parser
     from limpet.node.manifests.scan import Listing, Stamp
     from limpet.node.objects import Objects
-    from limpet.store.database import Database, ObjectKey
+    from limpet.store.database import ObjectKey
     from limpet.store.modules import ModuleStore
 
     class Applier(Protocol):
@@ -49,7 +49,7 @@ _MAX_TOLD_PROBLEMS = 100
 
 
 class ManifestFolder:
-    """The folder at `path`; without one, only a memory of what once came from a folder.
+    """The folder at `path`.
 
     `change` is `Agent.change`, `record` makes an event of the node (reason, message, is a warning),
     `record_object` one of an object.
@@ -57,11 +57,11 @@ class ManifestFolder:
 
     def __init__(
         self,
-        path: Path | None,
+        path: Path,
         *,
         rescan_seconds: float,
         retry_seconds: float,
-        database: Database,
+        managed: ManagedObjects,
         objects: Objects,
         modules: ModuleStore,
         parser: Parser,
@@ -72,85 +72,56 @@ class ManifestFolder:
         self.path = path
         self._rescan_seconds = rescan_seconds
         self._retry_seconds = min(retry_seconds, rescan_seconds)
-        self._database = database
+        self._managed = managed
         self._objects = objects
-        self._reader = Reader(path, modules, parser) if path is not None else None
+        self._reader = Reader(path, modules, parser)
         self._change = change
         self._record = record
         self._record_object = record_object
-        self._held: dict[ObjectKey, Held] = {}
         self._seen: dict[str, Seen] = {}
         self._problems: dict[str, str] = {}
         self._trouble = ""
         self._identity: Stamp = ()
-        self._hearing = Hearing(path) if path is not None else None
+        self._hearing = Hearing(path)
         self._is_unwatched = False
         self._task: asyncio.Task[None] | None = None
 
     # Life
 
-    def load(self) -> None:
-        """Read what came from files."""
-        self._held = load_held(self._database)
-
     def start(self) -> None:
-        """Begin to look at the folder, when there is one."""
-        if self._hearing is None:
-            return
+        """Begin to look at the folder."""
         try:
             self._hearing.open()
         except OSError as error:
             self._note_unwatched(error)
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(self._hearing), name="manifests")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="manifests")
 
     def stop(self) -> None:
         """Stop looking; what is there stays."""
-        if self._reader is not None:
-            self._reader.is_stopping = True
+        self._reader.is_stopping = True
         if self._task is not None:
             self._task.cancel()
-        if self._hearing is not None:
-            self._hearing.close()
+        self._hearing.close()
 
-    # What others ask
-
-    def file_of(self, key: ObjectKey) -> str | None:
-        """Return the file that an object came from, relative to the folder; None for others."""
-        held = self._held.get(key)
-        return held.path if held is not None else None
-
-    def warn_by_hand(self, key: ObjectKey) -> list[str]:
-        """Return what somebody should know who changes or deletes an object himself."""
-        path = self.file_of(key)
-        if path is None:
-            return []
-        return [
-            f"managed by {path} of the manifests folder: this stays until that file says something "
-            "new about it; change the file, too"
-        ]
-
-    def describe(self) -> dict[str, object] | None:
-        """Return what the node's status says of the folder; None without one."""
-        if self.path is None:
-            return None
+    def describe(self) -> dict[str, object]:
+        """Return what the node's status says of the folder."""
         told = sorted(self._problems.items())[:_MAX_TOLD_PROBLEMS]
         return {
             "folder": str(self.path),
             "files": len(self._seen),
-            "objects": len(self._held),
+            "objects": len(self._managed.held),
             "message": self._trouble,
             "problems": [{"file": path, "message": message} for path, message in told],
         }
 
     # Looking
 
-    async def _run(self, hearing: Hearing) -> None:
+    async def _run(self) -> None:
         pause = 0.0
         while True:
-            await hearing.wait(pause)
+            await self._hearing.wait(pause)
             try:
-                is_finished = await self._look(hearing)
+                is_finished = await self._look()
                 self._note_trouble("")
             except scan.FolderError as error:
                 self._note_trouble(str(error), reason=error.reason)
@@ -164,18 +135,17 @@ class ManifestFolder:
                 is_finished = False
             pause = self._rescan_seconds if is_finished else self._retry_seconds
 
-    async def _look(self, hearing: Hearing) -> bool:
+    async def _look(self) -> bool:
         """Make the node have what the folder says; False when something has to be tried again soon."""
-        listing, unwatched = await in_thread(lambda: self._list(hearing), name="manifests")
-        if hearing.is_open:
+        listing, unwatched = await in_thread(self._list, name="manifests")
+        if self._hearing.is_open:
             self._note_unwatched(unwatched)
         self._check_identity(listing)
         gone = {path for path in self._known_paths() if self._is_gone(path, listing)}
-        changed = await in_thread(lambda: self._find_changed(listing, hearing), name="manifests")
+        changed = await in_thread(lambda: self._find_changed(listing), name="manifests")
         if changed or gone:  # what was refused may be possible now
             refused = [path for path, seen in self._seen.items() if seen.is_refused]
             changed = sorted({*changed, *(path for path in refused if path in listing.files)})
-        assert self._reader is not None, "only a folder is read"
         reading = await self._reader.read(changed, listing)
         self._apply(reading, gone)
         for path in gone:
@@ -187,10 +157,9 @@ class ManifestFolder:
         self._note_problems({**refused_now, **listing.unreadable, **reading.refused})
         return not reading.is_unfinished
 
-    def _list(self, hearing: Hearing) -> tuple[Listing, OSError | None]:
+    def _list(self) -> tuple[Listing, OSError | None]:
         """List the folder and watch all of it; return what kept some of it from being watched, too."""
-        assert self.path is not None, "only a folder is looked at"
-        watches = hearing.begin_watches()
+        watches = self._hearing.begin_watches()
         with contextlib.suppress(OSError):  # then only looking again finds out that the folder came
             parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             watches.add(parent, PARENT)
@@ -202,7 +171,7 @@ class ManifestFolder:
             finally:
                 os.close(root)
         finally:
-            hearing.end_watches(watches)
+            self._hearing.end_watches(watches)
 
     def _note_unwatched(self, error: OSError | None) -> None:
         if error is not None and not self._is_unwatched:
@@ -218,23 +187,22 @@ class ManifestFolder:
         """Tell an emptied folder from one whose file system is not mounted. Raises `FolderGoneError`."""
         if listing.files:
             self._identity = listing.identity
-        elif self._held and listing.identity != self._identity and not listing.unreadable:
+        elif self._managed.held and listing.identity != self._identity and not listing.unreadable:
             raise scan.FolderGoneError(
-                f"{self.path} holds no manifest, though {len(self._held)} objects came from there: it is "
-                "taken for a folder whose file system is not mounted. Nothing is removed; if "
+                f"{self.path} holds no manifest, though {len(self._managed.held)} objects came from "
+                "there: it is taken for a folder whose file system is not mounted. Nothing is removed; if "
                 "that is meant, `limpet delete` the objects"
             )
 
     def _known_paths(self) -> set[str]:
-        return {*self._seen, *(held.path for held in self._held.values())}
+        return {*self._seen, *(held.path for held in self._managed.held.values())}
 
     def _is_gone(self, path: str, listing: Listing) -> bool:
         return path not in listing.files and listing.knows(path)
 
-    def _find_changed(self, listing: Listing, hearing: Hearing) -> list[str]:
+    def _find_changed(self, listing: Listing) -> list[str]:
         """Return the files that are not as they were when they were read."""
-        assert self.path is not None, "only a folder is looked at"
-        writing = hearing.being_written()
+        writing = self._hearing.being_written()
         root = scan.open_folder(self.path)
         try:
             return [
@@ -288,7 +256,7 @@ class ManifestFolder:
         return decide_change(
             files,
             gone=gone,
-            held=self._held,
+            held=self._managed.held,
             existing=self._objects.stored.keys(),
             refused=refused,
         )
@@ -312,17 +280,15 @@ class ManifestFolder:
         taken = [
             entry.key
             for entry in decided.apply
-            if entry.key in self._objects.stored and entry.key not in self._held
+            if entry.key in self._objects.stored and entry.key not in self._managed.held
         ]
         results = self._change(
             _requests(decided),
             removed=decided.remove,
-            alongside=lambda: write_held(self._database, put=decided.put, drop=decided.drop),
+            alongside=lambda: self._managed.write(put=decided.put, drop=decided.drop),
             dry_run=False,
         )
-        for key in decided.drop:
-            self._held.pop(key, None)
-        self._held |= decided.put
+        self._managed.take(put=decided.put, drop=decided.drop)
         self._tell(decided, results, taken)
 
     def _tell(
@@ -332,7 +298,7 @@ class ManifestFolder:
         taken: Sequence[ObjectKey],
     ) -> None:
         for key in taken:
-            path = self._held[key].path
+            path = self._managed.held[key].path
             text = f"{path} of the manifests folder has it now; it was applied by hand before"
             self._record_object(key, "ManifestTookOver", text, False)
         for key in decided.keep:
