@@ -7,16 +7,16 @@ Exits with 1, after writing the input to standard error, on anything else.
 
 from __future__ import annotations
 
-import random
-import sys
-import time
-from itertools import count
+from typing import TYPE_CHECKING
 
 import httptools
-from fuzz_command_line import run
+from fuzzing import check_inputs, run
 
 from limpet.http1.message import encode_response
 from limpet.trigger.cgi import CgiError, ResponseParser
+
+if TYPE_CHECKING:
+    import random
 
 CORPUS = [
     b"Content-Type: text/plain\n\nhello\n",
@@ -99,19 +99,7 @@ def mutate(rng: random.Random) -> bytes:
 
 def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, int]:
     """Parse mutated outputs until time or `inputs` are used up; how many, and how many accepted."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    accepted = 0
-    for done in count():
-        if time.monotonic() >= end or done == inputs:
-            return done, accepted
-        output = mutate(rng)
-        try:
-            accepted += check(output)
-        except BaseException:
-            sys.stderr.write(f"seed {seed}, input {done}: {output!r}\n")
-            raise
-    raise AssertionError("unreachable")
+    return check_inputs(mutate, check, seed=seed, seconds=seconds, inputs=inputs)
 
 
 if __name__ == "__main__":

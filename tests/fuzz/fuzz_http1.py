@@ -8,12 +8,10 @@ Exits with 1, after writing the input to standard error, on anything else.
 from __future__ import annotations
 
 import random
-import sys
-import time
-from itertools import count, pairwise
+from itertools import pairwise
 
 import httptools
-from fuzz_command_line import run
+from fuzzing import check_inputs, run
 
 from limpet.http1.connection import ConnectionLimits, HttpConnection
 from limpet.http1.message import Response
@@ -125,19 +123,13 @@ def check(data: bytes, rng: random.Random) -> int:
 
 def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, int]:
     """Serve mutated streams until time or `inputs` are used up; how many, and requests accepted."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    accepted = 0
-    for done in count():
-        if time.monotonic() >= end or done == inputs:
-            return done, accepted
-        data = mutate(rng)
-        try:
-            accepted += check(data, rng)
-        except BaseException:
-            sys.stderr.write(f"seed {seed}, input {done}: {data!r}\n")
-            raise
-    raise AssertionError("unreachable")
+    return check_inputs(
+        lambda rng: (mutate(rng), rng.getrandbits(32)),
+        lambda made: check(made[0], random.Random(made[1])),
+        seed=seed,
+        seconds=seconds,
+        inputs=inputs,
+    )
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ Exits with 1, after writing the input to standard error, on anything else or on 
 
 from __future__ import annotations
 
-import random
-import sys
-import time
-from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fuzz_command_line import run
+from fuzzing import check_inputs, run
 
 from limpet.manifest import ManifestError, load_documents, parse_object
 
+if TYPE_CHECKING:
+    import random
+
 CORPUS = Path(__file__).parent.parent / "golden" / "manifest"
-SLOW_SECONDS = 5.0
 TOKENS = (
     b"---\n", b"- ", b": ", b"? ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!!", b"!", b"|\n",
     b">-\n", b"<<: ", b"\t", b"\n", b"  ", b"#", b"%YAML 1.1\n", b"'", b'"', b"\\u0000",
@@ -74,23 +73,10 @@ def read(data: bytes) -> int:
 
 def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, int]:
     """Read mutated inputs until time or `inputs` are used up; how many, and resources accepted."""
-    rng = random.Random(seed)
     corpus = [path.read_bytes() for path in sorted(CORPUS.glob("*.yaml"))]
-    end = time.monotonic() + seconds
-    accepted = 0
-    for done in count():
-        started = time.monotonic()
-        if started >= end or done == inputs:
-            return done, accepted
-        data = mutate(rng, corpus)
-        try:
-            accepted += read(data)
-            if time.monotonic() - started > SLOW_SECONDS:
-                raise TimeoutError(f"an input took more than {SLOW_SECONDS} seconds")
-        except BaseException:
-            sys.stderr.write(f"seed {seed}, input {done}: {data!r}\n")
-            raise
-    raise AssertionError("unreachable")
+    return check_inputs(
+        lambda rng: mutate(rng, corpus), read, seed=seed, seconds=seconds, inputs=inputs
+    )
 
 
 if __name__ == "__main__":

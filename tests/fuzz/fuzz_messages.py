@@ -7,12 +7,9 @@ Exits with 1, after writing the input to standard error, on anything else.
 
 from __future__ import annotations
 
-import random
-import sys
-import time
-from itertools import count
+from typing import TYPE_CHECKING
 
-from fuzz_command_line import run
+from fuzzing import check_inputs, run
 
 from limpet.telemetry.histogram import BUCKETS
 from limpet.worker.messages import (
@@ -43,6 +40,9 @@ from limpet.worker.messages import (
     decode_message,
     encode_message,
 )
+
+if TYPE_CHECKING:
+    import random
 
 CORPUS = [
     encode_message(message)
@@ -120,19 +120,7 @@ def check(packet: bytes) -> bool:
 
 def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, int]:
     """Decode mutated packets until time or `inputs` are used up; how many, and how many accepted."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    accepted = 0
-    for done in count():
-        if time.monotonic() >= end or done == inputs:
-            return done, accepted
-        packet = mutate(rng)
-        try:
-            accepted += check(packet)
-        except BaseException:
-            sys.stderr.write(f"seed {seed}, input {done}: {packet!r}\n")
-            raise
-    raise AssertionError("unreachable")
+    return check_inputs(mutate, check, seed=seed, seconds=seconds, inputs=inputs)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ Exits with 1, after writing the input to standard error, on anything else or on 
 
 from __future__ import annotations
 
-import random
-import sys
-import time
-from itertools import count
+from typing import TYPE_CHECKING
 
-from fuzz_command_line import run
+from fuzzing import check_inputs, run
 
 from limpet.engine.inspection import inspect_module
 from limpet.engine.protocol import ModuleError
 
-SLOW_SECONDS = 5.0
+if TYPE_CHECKING:
+    import random
 
 
 def _section(number: int, body: bytes) -> bytes:
@@ -72,7 +70,6 @@ def mutate(rng: random.Random) -> bytes:
 
 def check(module: bytes) -> int:
     """1 when the module is accepted."""
-    start = time.monotonic()
     try:
         info = inspect_module(module)
     except ModuleError as error:
@@ -83,26 +80,12 @@ def check(module: bytes) -> int:
     else:
         assert info.memory_bytes >= 0
         return 1
-    finally:
-        assert time.monotonic() - start < SLOW_SECONDS
 
 
 def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, int]:
     """How many modules were inspected, and how many of them accepted."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    accepted = check(MODULE)
-    assert accepted
-    for done in count():
-        if time.monotonic() >= end or done == inputs:
-            return done, accepted
-        module = mutate(rng)
-        try:
-            accepted += check(module)
-        except BaseException:
-            sys.stderr.write(f"seed {seed}, input {done}: {module.hex()}\n")
-            raise
-    raise AssertionError("unreachable")
+    assert check(MODULE)
+    return check_inputs(mutate, check, seed=seed, seconds=seconds, inputs=inputs)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,9 @@ import gzip
 import io
 import json
 import random
-import sys
 import tarfile
-import time
-from itertools import count
 
-from fuzz_command_line import run
+from fuzzing import check_inputs, run
 
 from limpet.registry.challenge import parse_challenges
 from limpet.registry.documents import parse_object
@@ -27,7 +24,6 @@ from limpet.registry.layers import extract_file
 from limpet.registry.signatures import is_signed, signed_digest
 from limpet.registry.times import LONGEST_WAIT_SECONDS, parse_retry_after
 
-SLOW_SECONDS = 5.0
 _DIGEST = "sha256:" + "a" * 64
 _IMAGE = "application/vnd.oci.image.config.v1+json"
 _SPIN = "application/vnd.fermyon.spin.application.v1+config"
@@ -174,21 +170,13 @@ def _check_layer(rng: random.Random) -> tuple[bytes, bool]:
 
 def fuzz(*, seed: int, seconds: float, inputs: int | None = None) -> tuple[int, int]:
     """How many inputs were tried, and how many of them were good for something."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    good = 0
-    for done in count():
-        if time.monotonic() >= end or done == inputs:
-            return done, good
-        state = rng.getstate()
-        begun = time.monotonic()
-        try:
-            good += check(rng)[1]
-            assert time.monotonic() - begun < SLOW_SECONDS
-        except BaseException:
-            sys.stderr.write(f"seed {seed}, input {done}, state {hash(state)}\n")
-            raise
-    raise AssertionError("unreachable")
+    return check_inputs(
+        lambda rng: rng.getrandbits(64),
+        lambda number: check(random.Random(number))[1],
+        seed=seed,
+        seconds=seconds,
+        inputs=inputs,
+    )
 
 
 if __name__ == "__main__":

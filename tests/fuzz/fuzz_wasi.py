@@ -19,8 +19,8 @@ from itertools import count
 from pathlib import Path
 from struct import pack_into
 
-from fuzz_command_line import run
 from fuzz_network import PORT, FuzzNetwork
+from fuzzing import run
 
 from limpet.engine.protocol import Invocation, Preopen
 from limpet.wasi import abi, socket_abi
