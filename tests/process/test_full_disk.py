@@ -195,6 +195,27 @@ def check_recovered(node: RunningNode, written: int) -> None:
     assert not node.events("book", "VolumeRepaired")
 
 
+def test_a_first_release_that_had_no_room_completes_once_there_is_some(
+    disk_node: Callable[..., RunningNode],
+) -> None:
+    node = disk_node(LIMPET_NODE_BACKOFF_SECONDS="0.2")
+    node.start()
+
+    def status() -> str:
+        [only] = node.client.releases(namespace="default", name="book")
+        return str(only["status"])
+
+    (node.data / "filler").write_bytes(bytes(40 << 20))
+    node.apply(*book_app("30Mi"))
+    wait_for(lambda: status() == "failed", "the verdict")
+    assert "VolumeTooLarge" in node.events("book", "ReleaseFailed")[0]["message"]
+    (node.data / "filler").unlink()
+    node.wait_ready("book")
+    wait_for(lambda: status() == "complete", "another verdict")
+    assert write_line(node, 0)
+    node.stop()
+
+
 def test_an_app_writes_to_its_volume_on_a_full_disk(disk_node: Callable[..., RunningNode]) -> None:
     node = disk_node()
     node.start()

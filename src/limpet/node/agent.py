@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,7 +49,7 @@ from limpet.node.verifying import Verifier
 from limpet.node.volumes import Volumes
 from limpet.plan import app_key, compile_egress
 from limpet.provision.facilities import Standing
-from limpet.store.database import Database
+from limpet.store.database import Database, StoreDamagedError
 from limpet.store.logs import LogStore
 from limpet.store.modules import ModuleStore
 from limpet.store.plain_logs import adopt_plain_logs
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 1.0
 # Ended to have a damaged state restored. Not one of those that say why a node can't run.
 _DAMAGED_CODE = 10
+_DEFECT_CODE = 1
 
 
 class Api(Protocol):
@@ -334,6 +336,8 @@ class Agent:
                 ("care", self.care.run()),
             )
         ]
+        for task in tasks:
+            task.add_done_callback(self._on_loop_end)
         self._desired.replan()
         self.upgrades.begin()
         if not self.upgrades.is_undecided:
@@ -382,6 +386,13 @@ class Agent:
             sys.stderr.write(f"warning: the state is damaged ({why}); it is restored now\n")
             sys.stderr.flush()
             self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _on_loop_end(self, task: asyncio.Task[None]) -> None:
+        """End when what should go on for ever has met a defect: the next agent has it again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            traceback.print_exception(error)
+            self.exit_code = self.exit_code or _DEFECT_CODE
+            self._stopping.set()
 
     def _leave(self) -> None:
         """Leave everything to the next agent, as when this one is killed; logs are their own file."""
@@ -547,7 +558,11 @@ def run_agent(
 
     async def main() -> int:
         agent = Agent(settings, launcher=launcher, inheritance=inheritance)
-        await agent.run(make_api(agent))
+        try:
+            await agent.run(make_api(agent))
+        except StoreDamagedError:  # noticed while it started
+            if agent.exit_code != _DAMAGED_CODE:
+                raise
         return agent.exit_code
 
     try:

@@ -158,6 +158,8 @@ class AppRuntime:
     ) -> None:
         """Take a plan that can be started from now on."""
         self.problem = None
+        if release == self.rollout.target.number:
+            self.rollout.progress.refusal = None
         if self.prepared is not None and self.prepared.plan == plan:
             self.prepared.release = release
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ _Result = TypeVar("_Result")
 
 
 async def in_thread(work: Callable[[], _Result], *, name: str) -> _Result:
-    """Run `work` in a thread of its own and return or raise what it does.
+    """Run `work` in a thread of its own and return or raise what it does; OSError where there is none.
 
     The thread is a daemon: a file system that never answers can't keep the node from stopping, which the
     event loop's own pool would wait for.
@@ -39,5 +40,8 @@ async def in_thread(work: Callable[[], _Result], *, name: str) -> _Result:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"{error} for {name}") from error
     return await done

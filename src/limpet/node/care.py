@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
@@ -136,6 +137,9 @@ class Care:
             look()
         except (LimpetError, OSError) as error:
             problem = f"can't look after the {name}: {error}; tried again every few seconds"
+        except Exception as error:
+            traceback.print_exc()
+            problem = f"a defect in Limpet: looking after the {name} met {error!r}"
         if problem and problem != self._problems.get(name):
             self._record("CareFailed", problem, True)
         self._problems[name] = problem
@@ -150,7 +154,7 @@ class Care:
             return
         try:
             made = await in_thread(self._database.back_up, name="backup")
-        except BackupError as error:
+        except (BackupError, OSError) as error:
             self._database.expect_changes()
             self._backed_up_at = now
             self._record(

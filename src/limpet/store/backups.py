@@ -92,10 +92,12 @@ class Backups:
                     return None
                 last = max((int(_NUMBERED.fullmatch(p.name)[1]) for p in numbered), default=0)  # type: ignore[index]
                 made = self._write(connection, f"state-{last + 1:06d}.db", keys[0])
+                for old in self.numbered()[self._kept :]:
+                    remove_database(old)
+            except OSError as error:
+                raise BackupError(f"can't look after {self._directory}: {error}") from error
             finally:
                 connection.close()
-            for old in self.numbered()[self._kept :]:
-                remove_database(old)
             return made
 
     def make_before(self, connection: apsw.Connection, key: bytes, *, schema: int) -> Path:

@@ -395,7 +395,7 @@ class Database:
 
     def load_objects(self) -> list[StoredObject]:
         """Return every object, oldest first."""
-        rows = self.connection.execute(
+        rows = self.read(
             "SELECT kind, namespace, name, generation, created_at, body, digest"
             " FROM objects ORDER BY created_at, kind, namespace, name"
         )
@@ -445,7 +445,7 @@ class Database:
 
     def load_completions(self) -> list[Completion]:
         """Return how Jobs and Pods ended."""
-        rows = self.connection.execute(
+        rows = self.read(
             "SELECT kind, namespace, name, generation, reason, message, exit_code, finished_at"
             " FROM completions"
         )
@@ -503,7 +503,7 @@ class Database:
 
     def load_events(self) -> list[Event]:
         """Return the events that are kept, oldest first."""
-        rows = self.connection.execute(
+        rows = self.read(
             "SELECT time, type, reason, kind, namespace, name, message, count FROM events ORDER BY id"
         )
         return [

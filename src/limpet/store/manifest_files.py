@@ -25,9 +25,7 @@ class Held:
 
 def load_held(database: Database) -> dict[ObjectKey, Held]:
     """Every object that came from a file."""
-    rows = database.connection.execute(
-        "SELECT kind, namespace, name, path, mark FROM manifest_files"
-    )
+    rows = database.read("SELECT kind, namespace, name, path, mark FROM manifest_files")
     return {
         (str(kind), str(namespace), str(name)): Held(str(path), str(mark))
         for kind, namespace, name, path, mark in rows

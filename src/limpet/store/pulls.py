@@ -50,7 +50,7 @@ class Pulls:
     def named(self, sources: Collection[str]) -> frozenset[str]:
         """The modules that these sources are, as far as they are here: each one's last pull."""
         latest: dict[str, tuple[float, str]] = {}
-        for source, module, pulled_at in self._database.connection.execute(
+        for source, module, pulled_at in self._database.read(
             "SELECT source, module, pulled_at FROM pulls"
         ):
             if source in sources and self._has_module(str(module)):
@@ -60,7 +60,7 @@ class Pulls:
 
     def drop_missing(self) -> None:
         """Forget the pulls whose modules are gone: they say nothing any more. Raises `StoreFullError`."""
-        rows = self._database.connection.execute("SELECT source, module FROM pulls").fetchall()
+        rows = self._database.read("SELECT source, module FROM pulls")
         gone = [
             (str(source), str(module))
             for source, module in rows

@@ -43,7 +43,7 @@ class Release:
 
 def load_releases(database: Database) -> list[Release]:
     """Return every release of every app, oldest first."""
-    rows = database.connection.execute(
+    rows: Sequence[tuple[Any, ...]] = database.read(
         "SELECT kind, namespace, name, number, created_at, digest, status, message, decided_at"
         " FROM releases ORDER BY kind, namespace, name, number"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING
 
 import apsw
@@ -293,10 +294,12 @@ def _set_aside(path: Path, aside: Path) -> None:
 
 
 def _free_name(path: Path) -> str:
-    number = 1
-    while path.with_name(f"{path.name}.damaged-{number}").exists():
-        number += 1
-    return f"{path.name}.damaged-{number}"
+    """Return a name that neither a file nor a log has: one of two may be left of an earlier time."""
+    for number in count(1):
+        name = f"{path.name}.damaged-{number}"
+        if not any(path.with_name(name + end).exists() for end in ("", "-wal")):
+            return name
+    raise AssertionError("unreachable")
 
 
 def _sync(path: Path) -> None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from limpet.store.database import Database
+from limpet.store.database import Database, StoreDamagedError
 from limpet.store.downloads import Downloads
 from limpet.store.pulls import Pull, Pulls
 
@@ -42,6 +42,26 @@ def test_a_module_that_is_gone_is_not_here_and_is_forgotten(database):
     pulls.write(Pull(source=SOURCE, module=NEW))
     assert pulls.of_module(SOURCE, OLD) is None
     assert pulls.latest(SOURCE).module == NEW
+
+
+@pytest.mark.parametrize("use", [lambda pulls: pulls.named([SOURCE]), Pulls.drop_missing])
+def test_damage_is_told(tmp_path, use):
+    path, told = tmp_path / "state.db", []
+    database = Database(path, on_damage=told.append)
+    database.open([KEY])
+    pulls = Pulls(database, lambda _: True)
+    for number in range(200):
+        pulls.write(Pull(source=f"oci://r.example/{number}:1", module=OLD, evidence="e" * 900))
+    database.close()
+    database.open([KEY])
+    damaged = bytearray(path.read_bytes())
+    for page in range(1, len(damaged) // 4096):
+        damaged[page * 4096 + 100] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(StoreDamagedError, match="restores"):
+        use(pulls)
+    assert told
+    database.leave()
 
 
 def test_pulls_survive_a_restart(database, tmp_path):

@@ -220,6 +220,21 @@ def test_what_waits_in_the_log_is_salvaged_with_the_file(path, tmp_path):
     assert (cut / "state.db.damaged-1-wal").exists()
 
 
+@pytest.mark.parametrize("left", ["", "-wal"])
+def test_what_is_left_of_an_earlier_time_is_not_written_over(path, left):
+    database = opened(path)
+    fill(database)
+    database.back_up()
+    database.close()
+    damage(path, 3)
+    path.with_name("state.db-wal").write_bytes(b"")
+    old = path.with_name(f"state.db.damaged-1{left}")
+    old.write_bytes(b"of an earlier time")
+    found, message, _ = restored_names(path)
+    assert (found, old.read_bytes()) == (set(NAMES), b"of an earlier time")
+    assert "state.db.damaged-2" in message
+
+
 def test_no_room_for_it_changes_nothing(path, monkeypatch):
     database = opened(path)
     fill(database)
