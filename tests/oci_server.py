@@ -6,10 +6,12 @@ import base64
 import contextlib
 import hashlib
 import http.server
+import io
 import json
 import re
 import socket
 import struct
+import tarfile
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -155,6 +157,21 @@ class OciServer:
             "layers": [{"mediaType": kind, **self.add_blob(data)} for kind, data in layers],
         }
         return self.add_manifest(repository, tag, document)
+
+    def add_container(self, repository: str, tag: str, module: bytes) -> str:
+        """A compat image: the module is a file of a layer, which no manifest names."""
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w:gz") as archive:
+            info = tarfile.TarInfo("app.wasm")
+            info.size = len(module)
+            archive.addfile(info, io.BytesIO(module))
+        return self.add_image(
+            repository,
+            tag,
+            [("application/vnd.oci.image.layer.v1.tar+gzip", made.getvalue())],
+            config_type="application/vnd.oci.image.config.v1+json",
+            config={"config": {"Entrypoint": ["/app.wasm"]}},
+        )
 
     def add_module(self, repository: str, tag: str, module: bytes) -> str:
         return self.add_image(repository, tag, [("application/wasm", module)])

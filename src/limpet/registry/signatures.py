@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from limpet.registry.client import Registry
+    from limpet.registry.documents import Descriptor
     from limpet.registry.evidence import Evidence
 
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -65,27 +66,33 @@ def make_payload(name: str, digest: str) -> bytes:
 
 
 def is_signed(
-    evidence: Evidence, module: str | None, verify: Callable[[bytes, bytes], bool]
+    evidence: Evidence,
+    module: str | None,
+    verify: Callable[[bytes, bytes], bool],
+    *,
+    extracted_from: str = "",
 ) -> bool:
     """Whether a key's `verify` accepts a signature over what a module came by.
 
-    Without a module, whether it accepts one over its payload, whatever that says.
+    Without a module, whether it accepts one over its payload, whatever that says. `extracted_from` is
+    `trace_digests`'.
     """
     accepted = (each for each in evidence.signatures if verify(each.payload, each.signature))
     if module is None:
         return any(True for _ in accepted)
     try:
-        digests = trace_digests(evidence, module)
+        digests = trace_digests(evidence, module, extracted_from=extracted_from)
     except FormatError:
         return False
     return any(signed_digest(each.payload) in digests for each in accepted)
 
 
-def trace_digests(evidence: Evidence, module: str) -> frozenset[str]:
+def trace_digests(evidence: Evidence, module: str, *, extracted_from: str = "") -> frozenset[str]:
     """The digests of the manifests, each of which names the next, and the last the module.
 
-    A compat image's module is a file within a layer, which the manifest can't name. Raises `FormatError`
-    for a chain that is none.
+    A compat image's module is a file within a layer, which no manifest can name: such a chain leads to it
+    only where whoever asks took it out of that image: `extracted_from` is the digest of its manifest.
+    Raises `FormatError` for a chain that is none.
     """
     digests = [digest_of(manifest) for manifest in evidence.manifests]
     documents = [parse_object(manifest, "a kept manifest") for manifest in evidence.manifests]
@@ -96,9 +103,8 @@ def trace_digests(evidence: Evidence, module: str) -> frozenset[str]:
         if digest not in {entry.digest for entry in entries}:
             raise FormatError("a kept index does not name the manifest that follows")
     layers = read_descriptors(documents[-1].get("layers"), "a kept manifest's layers")
-    is_named = module in {layer.digest for layer in layers}
-    if not is_named and not any(layer.media_type in TAR_TYPES for layer in layers):
-        raise FormatError("a kept manifest does not name the module")
+    if digests[-1] != extracted_from and module not in {layer.digest for layer in layers}:
+        raise FormatError(f"a kept manifest does not name the module{_explain(layers)}")
     return frozenset(digests)
 
 
@@ -111,6 +117,15 @@ def signed_digest(payload: bytes) -> str:
         return str(critical["image"]["docker-manifest-digest"])
     except (FormatError, KeyError, TypeError):
         return ""
+
+
+def _explain(layers: tuple[Descriptor, ...]) -> str:
+    if not any(layer.media_type in TAR_TYPES for layer in layers):
+        return ""
+    return (
+        ": in a container image it is a file within a layer, and only a node that pulls the image itself "
+        "knows which; push the module as an image of its own (limpet pull, limpet push --sign)"
+    )
 
 
 def _referrers(registry: Registry, digest: str) -> list[bytes]:
