@@ -282,6 +282,28 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(server, pull):
 
 
 @pytest.mark.parametrize(
+    ("credentials", "uses_tokens"),
+    [
+        (CREDENTIALS, True),
+        (CREDENTIALS, False),
+        (Credentials("", "", identity_token="geheim-wort"), True),
+    ],
+    ids=["for-a-token", "basic", "identity-token"],
+)
+def test_where_a_redirect_leads_nobody_asks_for_credentials(server, pull, credentials, uses_tokens):
+    server.add_module("acme/app", "1", MODULE)
+    with OciServer() as elsewhere:
+        elsewhere.behaviour.username = "whoever"
+        elsewhere.behaviour.uses_tokens = uses_tokens
+        place = f"/v2/acme/app/blobs/{digest_of(MODULE)}"
+        server.behaviour.redirects = {place: f"http://{elsewhere.host}{place}"}
+        with pytest.raises(FetchError, match="401"):
+            pull(credentials=credentials)
+        assert elsewhere.paths() == [place]
+        assert "authorization" not in elsewhere.asked[0].headers
+
+
+@pytest.mark.parametrize(
     "location",
     [
         "http://192.0.2.1/x",
