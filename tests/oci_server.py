@@ -65,6 +65,7 @@ class OciServer:
     def __init__(self, context: ssl.SSLContext | None = None, *, port: int = 0) -> None:
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
+        self.referrers: dict[str, list[object]] = {}
         self.sent_bytes = 0
         self.cut_count = 0
         self._open: list[socket.socket] = []
@@ -266,6 +267,9 @@ class OciServer:
         elif kind == "blobs" and version in self._blobs:
             data = self._changed(handler.path, self._blobs[version])
             self._send_blob(handler, data, headers.get("range", ""))
+        elif kind == "referrers" and version in self.referrers:
+            index = {"schemaVersion": 2, "manifests": self.referrers[version]}
+            self._send_blob(handler, json.dumps(index).encode(), "")
         else:
             self._send(handler, 404, b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
 

@@ -13,9 +13,8 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
-from limpet.errors import LimpetError
 from limpet.registry.documents import MAX_DOCUMENT_BYTES, digest_of, parse_object, read_descriptors
-from limpet.registry.errors import FormatError, MissingError
+from limpet.registry.errors import FetchError, FormatError, MissingError
 from limpet.registry.evidence import MAX_SIGNATURES, Signature
 from limpet.registry.formats import TAR_TYPES
 
@@ -29,21 +28,23 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"
 _KIND = "cosign container image signature"
+# Anybody who may push can refer to an image. What can't be reached now may be there later: no such error.
+_NO_SIGNATURE = (MissingError, FetchError, FormatError)
 _MOST_REFERRERS = 8
 _MOST_PAYLOAD_BYTES = 16 << 10
 _MOST_SIGNATURE_CHARACTERS = 4096
 
 
 def collect_signatures(registry: Registry, digests: Iterable[str]) -> tuple[Signature, ...]:
-    """Whatever signatures the registry has for these manifests."""
+    """Whatever signatures the registry has for these manifests; what is none is passed over.
+
+    Raises `FetchFailedError` for what did not come this time, `UnauthorizedError`.
+    """
     found: list[Signature] = []
     for digest in digests:
-        manifests = []
-        with contextlib.suppress(MissingError):
-            manifests.append(registry.manifest(signature_tag(digest))[0])
-        manifests += _referrers(registry, digest)
-        for manifest in manifests:
-            found += _read_signatures(registry, manifest)
+        for version in (signature_tag(digest), *_referrers(registry, digest)):
+            with contextlib.suppress(*_NO_SIGNATURE):
+                found += _read_signatures(registry, registry.manifest(version)[0])
     return tuple(found[:MAX_SIGNATURES])
 
 
@@ -128,21 +129,21 @@ def _explain(layers: tuple[Descriptor, ...]) -> str:
     )
 
 
-def _referrers(registry: Registry, digest: str) -> list[bytes]:
-    """Manifests that refer to the image, from a registry that can tell."""
+def _referrers(registry: Registry, digest: str) -> list[str]:
+    """The manifests that refer to the image, from a registry that can tell."""
     with registry.ask("GET", f"referrers/{digest}", {}) as response:
         if response.status != 200:
             return []
         try:
             index = parse_object(response.body(MAX_DOCUMENT_BYTES), "the referrers")
             entries = read_descriptors(index.get("manifests"), "the referrers' manifests")
-        except LimpetError:
+        except (FetchError, FormatError):
             return []
-    return [registry.manifest(entry.digest)[0] for entry in entries[:_MOST_REFERRERS]]
+    return [entry.digest for entry in entries[:_MOST_REFERRERS]]
 
 
 def _read_signatures(registry: Registry, manifest: bytes) -> list[Signature]:
-    """The signatures that a manifest holds; what is none is passed over."""
+    """The signatures that a manifest holds. Raises `FormatError` for one that holds something else."""
     document = parse_object(manifest, "a signature's manifest")
     found = []
     layers = read_descriptors(document.get("layers", []), "a signature's layers")
@@ -150,7 +151,7 @@ def _read_signatures(registry: Registry, manifest: bytes) -> list[Signature]:
         text = layer.annotations.get(ANNOTATION, "")
         if layer.media_type != PAYLOAD_TYPE or not text or len(text) > _MOST_SIGNATURE_CHARACTERS:
             continue
-        with contextlib.suppress(binascii.Error, ValueError):
+        with contextlib.suppress(binascii.Error, ValueError, *_NO_SIGNATURE):
             signature = base64.b64decode(text, validate=True)
             payload = registry.small_blob(layer, "a signature", _MOST_PAYLOAD_BYTES)
             found.append(Signature(payload, signature))
