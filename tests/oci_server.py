@@ -6,10 +6,12 @@ import base64
 import contextlib
 import hashlib
 import http.server
+import io
 import json
 import re
 import socket
 import struct
+import tarfile
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -63,6 +65,7 @@ class OciServer:
     def __init__(self, context: ssl.SSLContext | None = None, *, port: int = 0) -> None:
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
+        self.referrers: dict[str, list[object]] = {}
         self.sent_bytes = 0
         self.cut_count = 0
         self._open: list[socket.socket] = []
@@ -155,6 +158,21 @@ class OciServer:
             "layers": [{"mediaType": kind, **self.add_blob(data)} for kind, data in layers],
         }
         return self.add_manifest(repository, tag, document)
+
+    def add_container(self, repository: str, tag: str, module: bytes) -> str:
+        """A compat image: the module is a file of a layer, which no manifest names."""
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w:gz") as archive:
+            info = tarfile.TarInfo("app.wasm")
+            info.size = len(module)
+            archive.addfile(info, io.BytesIO(module))
+        return self.add_image(
+            repository,
+            tag,
+            [("application/vnd.oci.image.layer.v1.tar+gzip", made.getvalue())],
+            config_type="application/vnd.oci.image.config.v1+json",
+            config={"config": {"Entrypoint": ["/app.wasm"]}},
+        )
 
     def add_module(self, repository: str, tag: str, module: bytes) -> str:
         return self.add_image(repository, tag, [("application/wasm", module)])
@@ -249,6 +267,9 @@ class OciServer:
         elif kind == "blobs" and version in self._blobs:
             data = self._changed(handler.path, self._blobs[version])
             self._send_blob(handler, data, headers.get("range", ""))
+        elif kind == "referrers" and version in self.referrers:
+            index = {"schemaVersion": 2, "manifests": self.referrers[version]}
+            self._send_blob(handler, json.dumps(index).encode(), "")
         else:
             self._send(handler, 404, b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
 

@@ -69,6 +69,7 @@ FOREIGN: dict[str, Any] = {
         "size_bytes": 1,
         "manifest": "",
         "where": "module",
+        "extracted_from": "",
     },
     "Failed": {"type": "Failed", "reason": "x", "message": "x", "is_retryable": False},
     "ProbeResult": {"type": "ProbeResult", "probe": 7, "status": 200, "message": ""},

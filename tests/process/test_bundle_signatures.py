@@ -73,6 +73,10 @@ def app(registry: OciServer, version: str = "1", name: str = "app", **fields: An
     return http_app(name, f"oci://{registry.host}/acme/app:{version}", **fields)
 
 
+def image_of(item: Json) -> str:
+    return str(item["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
 def bundle_of(node: RunningNode, item: Json, folder: Path) -> tuple[Path, str]:
     """A bundle of one object, and what making it said besides."""
     manifest = folder / "app.yaml"
@@ -162,6 +166,53 @@ def test_without_the_signature_that_the_policy_wants_the_release_before_serves_o
         assert why in said
         assert [worker["pid"] for worker in second.status("app")["workers"]] == workers
         assert second.request("app").status == 200
+
+
+def test_no_module_passes_for_a_file_of_a_signed_container_image(
+    start: Callable[..., RunningNode], registry: OciServer, tmp_path: Path
+) -> None:
+    private = make_key(tmp_path / "key.pub")
+    rule = policy(registry, tmp_path / "key.pub")
+    signed = registry.add_container("acme/app", "1", module())
+    registry.add_signature("acme/app", signed, private)
+    first = start("first", LIMPET_REGISTRY_POLICY=rule)
+    first.apply(app(registry))
+    first.wait_ready("app")
+    evidence = first.client.evidence(digest_of(module()), source=image_of(app(registry)))
+    assert evidence is not None
+
+    second = start("second", LIMPET_REGISTRY_POLICY=rule)
+    evil = second.upload(module(b"evil"))
+    pinned = app(registry)
+    pinned["spec"]["template"]["spec"]["containers"][0]["image"] = (
+        f"oci://{registry.host}/acme/app@{signed}"
+    )
+    for item in (app(registry), pinned):
+        entry: Any = {"object": item, "digest": evil, "evidence": evidence}
+        with pytest.raises(InvalidInputError, match="limpet push"):
+            second.client.apply([entry])
+    # Without evidence, the image is not what a pinned name gives to others, and no policy takes it.
+    second.client.apply([{"object": pinned, "digest": evil}])
+    assert "it has none" in second.wait_reason("app", "SignatureRefused")["message"]
+    second.apply(http_app("other", image_of(pinned), imagePullPolicy="IfNotPresent"))
+    assert second.wait_ready("other")["digest"] == digest_of(module())
+
+
+def test_a_bundle_of_a_container_image_says_that_it_has_no_proof(
+    start: Callable[..., RunningNode], registry: OciServer, tmp_path: Path
+) -> None:
+    private = make_key(tmp_path / "key.pub")
+    rule = policy(registry, tmp_path / "key.pub")
+    registry.add_signature("acme/app", registry.add_container("acme/app", "1", module()), private)
+    first = start("first", LIMPET_REGISTRY_POLICY=rule)
+    first.apply(app(registry))
+    first.wait_ready("app")
+    bundle, said = bundle_of(first, app(registry), tmp_path)
+    assert "limpet push" in said
+    assert evidence_of(bundle) is None
+    second = start("second")
+    limpet("bundle", "apply", bundle, node=second)
+    assert second.wait_ready("app")["digest"] == digest_of(module())
 
 
 def test_a_rejected_registry_is_rejected_in_bundles_too(

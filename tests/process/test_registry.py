@@ -339,6 +339,30 @@ def test_a_policy_that_comes_later_judges_what_is_here(
     node.stop()
 
 
+def test_a_file_of_a_signed_container_image_runs_and_offline_too(
+    make_node: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
+) -> None:
+    private, public = keys
+    digest = registry.add_container("acme/app", "1", module())
+    registry.add_signature("acme/app", digest, private)
+    node = make_node()
+    node.start()
+    node.apply(http_app("app", image(registry)))
+    node.wait_ready("app")
+    node.stop()
+    # The node took the file out by itself, and knows that when a policy comes later.
+    node._environment["LIMPET_REGISTRY_POLICY"] = f"{registry.host}={public}"
+    sent = registry.sent_bytes
+    node.start()
+    node.wait_ready("app")
+    assert registry.sent_bytes - sent < len(module()), "only signatures were asked for"
+    registry.behaviour.status = 503
+    node.kill()
+    node.start()
+    node.wait_ready("app")
+    node.stop()
+
+
 # Credentials
 
 

@@ -23,7 +23,7 @@ def gather_evidence(
 ) -> list[Json | None]:
     """What each app's module is signed by, None where that is not known; the node's knowledge comes first.
 
-    Warns of registries that can't be asked: without signatures the module is good for nodes without a policy.
+    Warns where there are none to take along: without them the module is good for nodes without a policy.
     """
     known: dict[tuple[str, str], Json | None] = {}
     gathered: list[Json | None] = []
@@ -53,32 +53,33 @@ def count_signatures(evidence: Json | None) -> int | None:
 
 
 def _find(source: ModuleSource, digest: str, client: Client) -> Json | None:
+    from limpet.registry.evidence import parse_evidence
     from limpet.registry.reference import name_source
+    from limpet.registry.signatures import trace_digests
 
     try:
         found = client.evidence(digest, source=name_source(source))
     except UnavailableError:  # no node here: the registry has to do
         found = None
-    if found is not None:
-        return found
     try:
-        return _ask_registry(source, digest)
+        found = found or _ask_registry(source)
+        trace_digests(parse_evidence(found), digest)
     except LimpetError as error:
         warning(
             f"{name_source(source)}: its signatures can't be taken along ({error}); a node whose policy "
             "wants one will refuse it"
         )
         return None
+    return found
 
 
-def _ask_registry(source: ModuleSource, digest: str) -> Json:
-    """Collect what the registry has. Raises LimpetError, also when the image is another one by now."""
+def _ask_registry(source: ModuleSource) -> Json:
+    """Collect what the registry has. Raises LimpetError."""
     import json
 
     from limpet.cli.registry_access import open_registry
     from limpet.registry.evidence import encode_evidence
     from limpet.registry.pull import read_image, resolve_digest
-    from limpet.registry.signatures import trace_digests
     from limpet.registry.transfer import Patience
 
     registry = open_registry(f"oci://{source.location}", actions="pull", authority=None)
@@ -86,6 +87,5 @@ def _ask_registry(source: ModuleSource, digest: str) -> Json:
     version = source.digest or registry.reference.version
     manifest, named = resolve_digest(registry, version, patience)
     image = read_image(registry, manifest, named, patience=patience, wants_signatures=True)
-    trace_digests(image.evidence, digest)
     found: Json = json.loads(encode_evidence(image.evidence))
     return found

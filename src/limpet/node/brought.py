@@ -63,6 +63,8 @@ def remember(pulls: Pulls, brought: Sequence[Brought]) -> Callable[[], None] | N
             known = pulls.of_module(pull.source, pull.module)
             is_poorer = known is not None and bool(known.evidence) and not pull.evidence
             kept = known if is_poorer and known is not None else pull
+            if known is not None:
+                kept = replace(kept, extracted_from=known.extracted_from)
             pulls.write(replace(kept, pulled_at=0.0))
 
     return write
@@ -71,7 +73,8 @@ def remember(pulls: Pulls, brought: Sequence[Brought]) -> Callable[[], None] | N
 def _read_evidence(brought: Brought) -> tuple[str, str]:
     """The digest of what the source names, and the evidence as it is kept.
 
-    Raises `FormatError` for evidence that is of another module. Whose signatures count is judged later.
+    Raises `FormatError` for evidence that is of another module, or of a container image: that a file is the
+    one in a layer is only this node's to say. Whose signatures count is judged later.
     """
     if brought.evidence is None:
         return "", ""

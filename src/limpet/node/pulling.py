@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -159,7 +160,7 @@ class Puller:
         pull = self._pulls.of_module(name, digest)
         verified = None
         if pull and pull.evidence:
-            verified = await self._verifier.verify(pull.evidence, keys, module=digest)
+            verified = await self._verify(pull, keys)
         if verified is None or not verified.signed_by:
             # Pulled before there was such a policy, or signed since.
             try:
@@ -172,8 +173,8 @@ class Puller:
                     f"{_unsigned(name, digest, rule, verified)} (its registry can't be asked for "
                     f"others: {error})"
                 ) from error
-            if fresh is not None and fresh != (pull.evidence if pull else ""):
-                verified = await self._verifier.verify(fresh, keys, module=digest)
+            if fresh is not None:
+                verified = await self._verify(fresh, keys)
         if verified is None or not verified.signed_by:
             raise PlanError(
                 "SignatureRefused", _unsigned(name, digest, rule, verified), is_final=True
@@ -185,15 +186,20 @@ class Puller:
         name: str,
         pull: Pull | None,
         tell: Callable[[str, str, bool], None],
-    ) -> str | None:
-        """Ask the registry for signatures of what is here; None when what it has is something else."""
+    ) -> Pull | None:
+        """Ask the registry for signatures of what is here; None when what it has is something else.
+
+        A file of a layer that came some other way is taken out of the image anew: nobody else's word counts.
+        """
         if pull is None or not pull.manifest:
             return None
         answer, evidence = await self._fetch(app, name, pull, tell, _show_nothing, at=pull.manifest)
-        if answer.where != "store":
-            return None
-        self._remember(name, pull.module, pull.manifest, evidence)
-        return evidence
+        return self._remember(name, answer, evidence) if answer.digest == pull.module else None
+
+    async def _verify(self, pull: Pull, keys: tuple[str, ...]) -> Verified:
+        return await self._verifier.verify(
+            pull.evidence, keys, module=pull.module, extracted_from=pull.extracted_from
+        )
 
     def _rule(self, source: ModuleSource) -> Rule:
         """The policy's rule for a source. Raises `PlanError` when that is to reject it."""
@@ -229,9 +235,7 @@ class Puller:
         tell("Pulling", f'Pulling image "{name}"', False)
         begun = loop.time()
         answer, evidence = await self._fetch(app, name, pull, tell, show)
-        if answer.where == "store" and pull is not None and not evidence:
-            evidence = pull.evidence
-        self._remember(name, answer.digest, answer.manifest, evidence)
+        self._remember(name, answer, evidence)
         size = self._store.module_bytes(answer.digest)
         tell(
             "Pulled",
@@ -241,8 +245,21 @@ class Puller:
         )
         return answer.digest
 
-    def _remember(self, name: str, module: str, manifest: str, evidence: str) -> None:
-        self._pulls.write(Pull(source=name, module=module, manifest=manifest, evidence=evidence))
+    def _remember(self, name: str, answer: Fetched, evidence: str) -> Pull:
+        known = self._pulls.of_module(name, answer.digest) or Pull(
+            source=name, module=answer.digest
+        )
+        if answer.where == "store" and not evidence:
+            evidence = known.evidence
+        pull = replace(
+            known,
+            manifest=answer.manifest,
+            evidence=evidence,
+            extracted_from=answer.extracted_from or known.extracted_from,
+            pulled_at=0.0,
+        )
+        self._pulls.write(pull)
+        return pull
 
     async def _fetch(
         self,
@@ -268,6 +285,7 @@ class Puller:
             endpoint=self._endpoint(source),
             known_manifest=pull.manifest if pull and self._store.has_module(pull.module) else "",
             known_module=pull.module if pull else "",
+            extracted_from=pull.extracted_from if pull else "",
             wants_signatures=self._rule(source).verdict is Verdict.VERIFY,
             least_bytes_per_second=self._settings.least_bytes_per_second,
             most_bytes_per_second=max(

@@ -24,12 +24,21 @@ class Verifier:
         self._zygotes = zygotes
         self._verdicts: dict[bytes, Verified] = {}
 
-    async def verify(self, evidence: str, keys: tuple[str, ...], *, module: str | None) -> Verified:
+    async def verify(
+        self,
+        evidence: str,
+        keys: tuple[str, ...],
+        *,
+        module: str | None,
+        extracted_from: str = "",
+    ) -> Verified:
         """Say which of these keys (PEM) stands for a module, or without one has signed any payload.
 
-        Raises `PlanError` for keys that are none, `RetryableError` when there was no answer.
+        `extracted_from` is the image that this node itself took the module out of, if it did. Raises
+        `PlanError` for keys that are none, `RetryableError` when there was no answer.
         """
-        asked = hashlib.sha256(repr((evidence, keys, module)).encode()).digest()
+        config = VerifyConfig(module=module, keys=keys, extracted_from=extracted_from)
+        asked = hashlib.sha256(repr((evidence, config)).encode()).digest()
         known = self._verdicts.get(asked)
         if known is not None:
             return known
@@ -38,7 +47,7 @@ class Verifier:
             answer = await run_task(
                 self._zygotes.default,
                 "verify",
-                write_config(VerifyConfig(module=module, keys=keys)),
+                write_config(config),
                 [descriptor],
                 seconds=_VERIFY_SECONDS,
             )

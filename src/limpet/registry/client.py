@@ -111,7 +111,8 @@ class Registry:
         if self._authorization and is_own:
             sent["Authorization"] = self._authorization
         response = request(self._line, method, url, sent, body=body)
-        if response.status != 401 or not is_own:
+        # A redirect may have led elsewhere, where nobody is to say who gets the credentials.
+        if response.status != 401 or not (is_own and is_same_host(response.url, self._endpoint)):
             return response
         header = response.header("WWW-Authenticate")
         response.close()

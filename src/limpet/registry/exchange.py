@@ -53,7 +53,10 @@ def environment_proxy(environment: Mapping[str, str]) -> tuple[str, tuple[str, .
 
 
 class Response:
-    """An answer whose head has come; `read` gives its body, piece by piece. Close it."""
+    """An answer whose head has come; `pieces` gives its body. Close it.
+
+    `url` is who answered, after all redirects, without the query.
+    """
 
     def __init__(
         self, url: str, answer: http.client.HTTPResponse, connection: http.client.HTTPConnection

@@ -18,6 +18,7 @@ from limpet.registry.credentials import CredentialsError, Keychain, parse_keycha
 from limpet.registry.errors import FetchError, MissingError, UnauthorizedError
 from limpet.registry.evidence import encode_evidence
 from limpet.registry.exchange import Line, make_trust, own_proxy, request, trust_also
+from limpet.registry.formats import ModuleLayer
 from limpet.registry.pace import Rates
 from limpet.registry.pull import pull_module, read_image, resolve_digest
 from limpet.registry.reference import parse_reference
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from limpet.registry.pull import Image
     from limpet.worker.channel import Channel
     from limpet.worker.config import FetchConfig
 
@@ -157,13 +159,21 @@ def fetch_oci(
     )
     if config.wants_signatures:
         os.pwrite(files.evidence, encode_evidence(image.evidence).encode(), 0)
-    if is_known:
+    if is_known and _is_of(image, config):
         return Fetched(config.known_module, 0, digest, "store")
     sink = pull_module(
         registry, image.content, files.partial, files.module, patience=patience, report=report
     )
-    where = "partial" if sink is files.partial else "module"
-    return Fetched(sink.digest, sink.size, digest, where)
+    if sink is files.partial:
+        return Fetched(sink.digest, sink.size, digest, "partial")
+    return Fetched(sink.digest, sink.size, digest, "module", extracted_from=image.digests[-1])
+
+
+def _is_of(image: Image, config: FetchConfig) -> bool:
+    """Whether the image is known to have the known module: a bundle may have said so."""
+    if isinstance(image.content, ModuleLayer):
+        return image.content.layer.digest == config.known_module
+    return image.digests[-1] == config.extracted_from
 
 
 def _line(config: FetchConfig, trust: ssl.SSLContext) -> Line:

@@ -89,7 +89,7 @@ CREATE TABLE manifest_files (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE pulls (
     source TEXT NOT NULL, module TEXT NOT NULL, manifest TEXT NOT NULL, evidence TEXT NOT NULL,
-    pulled_at REAL NOT NULL,
+    extracted_from TEXT NOT NULL, pulled_at REAL NOT NULL,
     PRIMARY KEY (source, module)
 ) STRICT, WITHOUT ROWID;
 """,

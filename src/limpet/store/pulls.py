@@ -22,12 +22,15 @@ class Pull:
     """`source` is `oci://...` or `https://...`, `module` and `manifest` (of an image) are digests.
 
     `evidence` is `limpet.registry.signatures`' text, empty when no signature was asked for.
+    `extracted_from` is the manifest of the image whose layer this node itself took the module out of, empty
+    where the module is a layer or somebody else says that it is of the image.
     """
 
     source: str
     module: str
     manifest: str = ""
     evidence: str = ""
+    extracted_from: str = ""
     pulled_at: float = 0.0
 
 
@@ -83,16 +86,18 @@ class Pulls:
         # The last pull counts, whatever the clock has done since the one before.
         pulled_at = max(pull.pulled_at or now(), last + 1e-3)
         self._database.write(
-            "INSERT OR REPLACE INTO pulls (source, module, manifest, evidence, pulled_at)"
-            " VALUES (?, ?, ?, ?, ?)",
-            [(pull.source, pull.module, pull.manifest, pull.evidence, pulled_at)],
+            "INSERT OR REPLACE INTO pulls"
+            " (source, module, manifest, evidence, extracted_from, pulled_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [(*_row(pull), pulled_at)],
         )
         if gone:
             self._database.write("DELETE FROM pulls WHERE source = ? AND module = ?", gone)
 
     def _of(self, source: str) -> list[Pull]:
         rows = self._database.read(
-            "SELECT source, module, manifest, evidence, pulled_at FROM pulls WHERE source = ?",
+            "SELECT source, module, manifest, evidence, extracted_from, pulled_at FROM pulls"
+            " WHERE source = ?",
             (source,),
         )
         return [
@@ -101,7 +106,12 @@ class Pulls:
                 module=str(module),
                 manifest=str(manifest),
                 evidence=str(evidence),
+                extracted_from=str(extracted_from),
                 pulled_at=float(str(pulled_at)),
             )
-            for source, module, manifest, evidence, pulled_at in rows
+            for source, module, manifest, evidence, extracted_from, pulled_at in rows
         ]
+
+
+def _row(pull: Pull) -> tuple[str, str, str, str, str]:
+    return pull.source, pull.module, pull.manifest, pull.evidence, pull.extracted_from

@@ -78,7 +78,9 @@ class FetchConfig:
     `digest`, when given, must come out: of a module, or of an image's manifest. `credentials` are texts in
     the format of docker's config.json, the most important first; `authority` is more certificates in PEM;
     `endpoint` replaces the registry's own. A reference that stands for `known_manifest` is not
-    downloaded again: it is `known_module`. Rates are in bytes per second, 0 for no bound.
+    downloaded again: it is `known_module`. Where signatures are wanted, that has to be a layer of the image,
+    or a file that this node took out of it: out of the image `extracted_from`. Rates are in bytes per
+    second, 0 for no bound.
     """
 
     scheme: str
@@ -90,6 +92,7 @@ class FetchConfig:
     endpoint: str = ""
     known_manifest: str = ""
     known_module: str = ""
+    extracted_from: str = ""
     wants_signatures: bool = False
     least_bytes_per_second: int = 256
     most_bytes_per_second: int = 0
@@ -101,10 +104,12 @@ class VerifyConfig:
     """Signatures to verify. Descriptors: the evidence. `keys` are texts with public keys in PEM.
 
     `module` is the digest that the evidence has to lead to; without one, any signed payload will do.
+    `extracted_from` is the image that this node itself took the module out of, if it did.
     """
 
     keys: tuple[str, ...]
     module: str | None
+    extracted_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -334,13 +334,15 @@ class Compiled:
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """The module is there: `where` is partial, module (the descriptor of this name has it) or store (the
-    node has it already). `manifest` is the digest that an image's reference stands for.
+    node has it already). `manifest` is the digest that an image's reference stands for; `extracted_from` the
+    manifest of the image whose layer the module was taken out of, empty where it is a layer or was there.
     """
 
     digest: str
     size_bytes: int
     manifest: str
     where: str
+    extracted_from: str = ""
 
     def __post_init__(self) -> None:
         if self.where not in ("partial", "module", "store"):

@@ -31,7 +31,11 @@ def verify_evidence(channel: Channel, config: VerifyConfig, descriptor: int) -> 
         return 1
     text = os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("ascii", "replace")
     evidence = decode_evidence(text)
-    fitting = (key for key in keys if is_signed(evidence, config.module, key.verify))
+    fitting = (
+        key
+        for key in keys
+        if is_signed(evidence, config.module, key.verify, extracted_from=config.extracted_from)
+    )
     signer = next(fitting, None)
     fingerprints = tuple(key.fingerprint for key in keys[:_MOST_NAMED_KEYS])
     channel.send(

@@ -82,6 +82,18 @@ def test_evidence_of_another_module_is_refused():
         plan_pulls([Brought(pod(SOURCE), "sha256:" + "b" * 64, EVIDENCE)])
 
 
+@pytest.mark.parametrize("is_pinned", [False, True])
+def test_a_container_images_evidence_says_nothing_of_a_module(is_pinned):
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    layer = {"mediaType": kind, "digest": "sha256:" + "c" * 64, "size": 1}
+    manifest = json.dumps({"layers": [layer]}).encode()
+    evidence = EVIDENCE | {"manifests": [base64.b64encode(manifest).decode()]}
+    version = f"@{digest_of(manifest)}" if is_pinned else ":1"
+    brought = Brought(pod(f"oci://registry.example/acme/app{version}"), MODULE, evidence)
+    with pytest.raises(FormatError, match="limpet push"):
+        plan_pulls([brought])
+
+
 def test_a_pinned_image_is_only_what_is_shown_to_be_it():
     pinned = f"oci://registry.example/acme/app@{digest_of(INDEX)}"
     [pull] = plan_pulls([Brought(pod(pinned), MODULE, EVIDENCE)])

@@ -15,9 +15,11 @@ from limpet.registry.sink import Sink
 from limpet.worker.channel import Channel
 from limpet.worker.config import FetchConfig
 from limpet.worker.messages import Failed, Fetched, Fetching
+from oci_server import OciServer
 
 MODULE = b"\0asm\1\0\0\0" + bytes(range(256)) * 1000
 DIGEST = f"sha256:{hashlib.sha256(MODULE).hexdigest()}"
+OTHER = "sha256:" + "b" * 64
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -154,11 +156,18 @@ def server(certificates, monkeypatch):
 def fetch(server, tmp_path):
     """Fetch a path of the server: the answer and what was written."""
 
-    def run_fetch(path, *, digest=None, max_bytes=1 << 20, scheme="https", location=None):
+    def run_fetch(
+        path="", *, digest=None, max_bytes=1 << 20, scheme="https", location=None, **known
+    ):
         ours, theirs = Channel.pair()
         location = location or f"https://127.0.0.1:{server.server_port}/{path}"
         config = FetchConfig(
-            scheme=scheme, location=location, digest=digest, max_bytes=max_bytes, attempts=1
+            scheme=scheme,
+            location=location,
+            digest=digest,
+            max_bytes=max_bytes,
+            attempts=1,
+            **known,
         )
         with contextlib.ExitStack() as stack:
             files = [
@@ -166,7 +175,7 @@ def fetch(server, tmp_path):
                 for name in ("module", "notes", "extracted", "evidence")
             ]
             code = fetch_module(theirs, config, files, equip())
-            written = (tmp_path / "module").read_bytes()
+            written = b"".join((tmp_path / name).read_bytes() for name in ("module", "extracted"))
         while True:
             answer, descriptors = ours.receive()
             assert descriptors == []
@@ -191,6 +200,31 @@ def test_an_absolute_redirect_to_https_is_followed(fetch, server):
         DIGEST, len(MODULE), "", "partial"
     )
     assert [path for path, _ in server.asked] == ["/to/https://127.0.0.1:PORT/module", "/module"]
+
+
+def test_what_an_image_is_known_to_have_is_looked_at_where_signatures_count(fetch):
+    """Whoever brought the module along may have said that it is this image's."""
+    with OciServer() as registry:
+        for add, is_file in ((registry.add_container, True), (registry.add_module, False)):
+            digest = add("acme/app", "1", MODULE)
+
+            def ask(module, digest=digest, registry=registry, **known):
+                return fetch(
+                    scheme="oci",
+                    location=f"{registry.host}/acme/app:1",
+                    known_manifest=digest,
+                    known_module=module,
+                    wants_signatures=True,
+                    **known,
+                )[0]
+
+            there = Fetched(DIGEST, 0, digest, "store")
+            where, source = ("module", digest) if is_file else ("partial", "")
+            fetched = Fetched(DIGEST, len(MODULE), digest, where, extracted_from=source)
+            assert ask(OTHER) == fetched
+            assert ask(DIGEST) == (fetched if is_file else there)
+            assert ask(DIGEST, extracted_from=OTHER) == (fetched if is_file else there)
+            assert ask(DIGEST, extracted_from=digest) == there
 
 
 def failure(fetched):

@@ -19,7 +19,7 @@ from limpet.registry.formats import (
     read_config,
 )
 from limpet.registry.push import make_artifact
-from limpet.registry.signatures import is_signed, make_payload, signed_digest
+from limpet.registry.signatures import is_signed, make_payload, signed_digest, trace_digests
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -194,7 +194,7 @@ COMPAT = json.dumps(manifest("a/b", layer(TAR))).encode()
         ((MANIFEST,), MANIFEST, b"good", DIGEST, True),
         ((INDEX, MANIFEST), INDEX, b"good", DIGEST, True),
         ((INDEX, MANIFEST), MANIFEST, b"good", DIGEST, True),
-        ((COMPAT,), COMPAT, b"good", OTHER, True),
+        ((COMPAT,), COMPAT, b"good", OTHER, False),
         ((MANIFEST,), MANIFEST, b"bad", DIGEST, False),
         ((MANIFEST,), INDEX, b"good", DIGEST, False),
         ((MANIFEST,), MANIFEST, b"good", OTHER, False),
@@ -211,6 +211,20 @@ def test_a_signature_counts_for_what_leads_to_the_module(
     evidence = Evidence(manifests=manifests, signatures=(Signature(payload, signature + payload),))
     assert is_signed(evidence, module, verifier) is is_good
     assert decode_evidence(encode_evidence(evidence)) == evidence
+
+
+def test_a_file_of_a_layer_counts_for_whoever_took_it_out_of_that_image():
+    index = json.dumps(
+        {"manifests": [{"mediaType": "a/b", "digest": digest_of(COMPAT), "size": 1}]}
+    ).encode()
+    for signed, chain in ((COMPAT, (COMPAT,)), (index, (index, COMPAT))):
+        payload = make_payload("r.example/a", digest_of(signed))
+        evidence = Evidence(manifests=chain, signatures=(Signature(payload, b"good" + payload),))
+        for image, is_good in ((COMPAT, True), (MANIFEST, False), (index, chain == (index,))):
+            extracted_from = digest_of(image)
+            assert is_signed(evidence, OTHER, verifier, extracted_from=extracted_from) is is_good
+        with pytest.raises(FormatError, match="only a node that pulls the image itself"):
+            trace_digests(evidence, OTHER)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pulling from registries that work, that break, and that lie: the library, against a server on loopback."""
 
+import base64
 import contextlib
 import gzip
 import io
@@ -9,6 +10,7 @@ import tarfile
 import threading
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from limpet.registry import sink as sink_module
 from limpet.registry.client import Registry
@@ -25,9 +27,17 @@ from limpet.registry.exchange import Line
 from limpet.registry.pace import Rates
 from limpet.registry.pull import pull_module, read_image, resolve_digest
 from limpet.registry.reference import parse_reference
+from limpet.registry.signatures import (
+    ANNOTATION,
+    PAYLOAD_TYPE,
+    collect_signatures,
+    make_payload,
+    signature_tag,
+)
 from limpet.registry.sink import Sink
 from limpet.registry.transfer import Patience
-from oci_server import INDEX, OciServer, digest_of
+from limpet.signing import PrivateKey
+from oci_server import INDEX, MANIFEST, OciServer, digest_of
 
 MODULE = b"\0asm\1\0\0\0" + bytes(range(256)) * 4000
 CREDENTIALS = Credentials("user", "geheim-wort")
@@ -282,6 +292,28 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(server, pull):
 
 
 @pytest.mark.parametrize(
+    ("credentials", "uses_tokens"),
+    [
+        (CREDENTIALS, True),
+        (CREDENTIALS, False),
+        (Credentials("", "", identity_token="geheim-wort"), True),
+    ],
+    ids=["for-a-token", "basic", "identity-token"],
+)
+def test_where_a_redirect_leads_nobody_asks_for_credentials(server, pull, credentials, uses_tokens):
+    server.add_module("acme/app", "1", MODULE)
+    with OciServer() as elsewhere:
+        elsewhere.behaviour.username = "whoever"
+        elsewhere.behaviour.uses_tokens = uses_tokens
+        place = f"/v2/acme/app/blobs/{digest_of(MODULE)}"
+        server.behaviour.redirects = {place: f"http://{elsewhere.host}{place}"}
+        with pytest.raises(FetchError, match="401"):
+            pull(credentials=credentials)
+        assert elsewhere.paths() == [place]
+        assert "authorization" not in elsewhere.asked[0].headers
+
+
+@pytest.mark.parametrize(
     "location",
     [
         "http://192.0.2.1/x",
@@ -426,3 +458,69 @@ def test_an_index_of_indexes_ends(server, pull):
             assert pull() == MODULE
     with pytest.raises(FormatError, match="index after index"):
         pull()
+
+
+# Signatures, beside what is none
+
+
+def add_referrer(server, digest, document, version=None):
+    """A manifest that refers to the image, in the registry's answer to who does."""
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    version = version or server.add_manifest("acme/app", digest_of(data), data)
+    server.referrers.setdefault(digest, []).append(
+        {"mediaType": MANIFEST, "digest": version, "size": len(data)}
+    )
+
+
+def registry_of(server):
+    reference = parse_reference(f"{server.host}/acme/app:1")
+    return Registry(Line(trust=ssl.create_default_context()), reference, None)
+
+
+def signature_of(server, private, digest):
+    payload = make_payload("x/y", digest)
+    text = base64.b64encode(private.sign(payload)).decode()
+    return {
+        "layers": [
+            {
+                "mediaType": PAYLOAD_TYPE,
+                **server.add_blob(payload),
+                "annotations": {ANNOTATION: text},
+            }
+        ]
+    }
+
+
+def damaged(server, private, digest):
+    """A signature whose payload is gone, or has another size than it may have or says."""
+    document = signature_of(server, private, digest)
+    layer = document["layers"][0]
+    yield {"layers": [layer | {"digest": "sha256:" + "0" * 64}]}
+    yield {"layers": [layer | {"size": 1 << 20}]}
+    yield {"layers": [layer | {"size": 0}]}
+
+
+def test_what_refers_to_an_image_and_is_no_signature_is_passed_over(server):
+    private = PrivateKey(ed25519.Ed25519PrivateKey.generate())
+    digest = server.add_module("acme/app", "1", MODULE)
+    for odd in (b"[", b"{}", {"layers": None}, {"layers": [1]}, *damaged(server, private, digest)):
+        server.referrers.clear()
+        add_referrer(server, digest, odd)
+        add_referrer(server, digest, b"{}", version="sha256:" + "d" * 64)
+        add_referrer(server, digest, signature_of(server, private, digest))
+        [found] = collect_signatures(registry_of(server), [digest])
+        assert private.public_key().verify(found.payload, found.signature)
+        server.add_manifest("acme/app", signature_tag(digest), odd)
+        [again] = collect_signatures(registry_of(server), [digest])
+        assert again == found
+
+
+def test_a_signature_that_did_not_come_this_time_is_asked_for_again(server):
+    digest = server.add_module("acme/app", "1", MODULE)
+    document = signature_of(server, PrivateKey(ed25519.Ed25519PrivateKey.generate()), digest)
+    add_referrer(server, digest, document)
+    for cuts in ([0], [1 << 20, 0]):  # who refers to it; what that one holds
+        server.behaviour.cuts = cuts
+        with pytest.raises(FetchFailedError):
+            collect_signatures(registry_of(server), [digest])
+    assert len(collect_signatures(registry_of(server), [digest])) == 1
