@@ -77,6 +77,17 @@ BROKEN = {
         "there is no engine|in time",  # which of the two looks first
     ),
 }
+# What goes wrong in a fork of the launcher before it is an agent or a zygote, and what is said of it.
+BROKEN_FORKS = {
+    "0.9.1": (
+        ("    null = os.open(os.devnull, os.O_RDONLY)", "    raise PermissionError('no tty')"),
+        "there is no engine|in time",
+    ),
+    "0.9.2": (
+        ("die_with_parent(signal.SIGKILL)", "raise OSError('no fork')"),
+        "its agent ended by exit code 1",
+    ),
+}
 
 
 @pytest.fixture(scope="session")
@@ -232,6 +243,21 @@ def test_a_broken_version_is_left_again(make_installed: Callable[..., InstalledN
     assert not node.events(reason="AgentRestarted")
     # It ends as soon as it starts, and is waited for longer each time.
     assert 1 < len(node.events(reason="ZygoteRestarted")) < 10
+
+
+def test_a_fork_that_fails_on_trial_is_no_second_launcher(
+    make_installed: Callable[..., InstalledNode],
+) -> None:
+    node = make_installed(LIMPET_UPGRADE_TRIAL_SECONDS="3")
+    before, launcher = start_apps(node), node.pid("launcher")
+    for version, (change, reason) in BROKEN_FORKS.items():
+        make_variant(node.prefix, version, {"node/launcher.py": change})
+        node.client.try_version(version)
+        assert re.search(reason, wait_over(node, version)["reason"])
+        assert node.pid("launcher") == launcher
+        assert node.client.node()["version"] == FIRST
+    assert not node.events(reason="AgentRestarted")
+    assert workers(node) == before
 
 
 def test_a_newer_schema_is_left_again_and_so_it_is_after_a_power_cut(
