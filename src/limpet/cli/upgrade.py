@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from limpet.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from limpet.api.answers import Json
     from limpet.api.client import Client
     from limpet.upgrade.install import Source
@@ -135,17 +138,22 @@ class _Task:
 
     def install(self, text: str, *, require_signature: bool) -> Json:
         """Install a version, and have it tried or, without any before it, let it start from now on."""
-        from limpet.cli.upgrade_sources import open_source
+        from limpet.cli.upgrade_sources import is_bundle, open_source
 
         place = self.place
-        node = self._find_node() if place.current is not None else None
-        with open_source(
-            text,
-            space=place.path,
-            client=self.client if node is not None else None,
-            status=self.status,
-            require_signature=require_signature,
-        ) as source:
+        with ExitStack() as stack:
+            if not self.is_dry or is_bundle(text):  # a bundle is unpacked to be looked at
+                stack.enter_context(self._alone())
+            node = self._find_node() if place.current is not None else None
+            source = stack.enter_context(
+                open_source(
+                    text,
+                    space=place.path,
+                    client=self.client if node is not None else None,
+                    status=self.status,
+                    require_signature=require_signature,
+                )
+            )
             if source.version == (node["version"] if node is not None else place.current):
                 raise ConflictError(f"version {source.version} is what runs")
             if self.is_dry:
@@ -155,25 +163,35 @@ class _Task:
 
     def roll_back(self) -> Json:
         """Go back to the version before."""
-        place, current, previous = self.place, self.place.current, self.place.previous
-        if current is None or previous is None or place.find(previous) is None:
-            raise NotFoundError(f"there is no version before in {place.path}")
-        node = self._find_node()
-        here, there = place.require(current), place.require(previous)
-        if there.schema < here.schema:
-            raise ConflictError(
-                f"version {previous} can't read the state that {current} has written (schema "
-                f"{here.schema}, it knows up to {there.schema}); nothing was changed"
-            )
-        if self.is_dry:
-            message = f"version {previous} would be tried; nothing was changed"
-            return {
-                "version": previous,
-                "state": "planned",
-                "needed_bytes": 0,
-                "message": message,
-            }
-        return self._begin(node, previous)
+        with nullcontext() if self.is_dry else self._alone():
+            place, current, previous = self.place, self.place.current, self.place.previous
+            if current is None or previous is None or place.find(previous) is None:
+                raise NotFoundError(f"there is no version before in {place.path}")
+            node = self._find_node()
+            here, there = place.require(current), place.require(previous)
+            if there.schema < here.schema:
+                raise ConflictError(
+                    f"version {previous} can't read the state that {current} has written (schema "
+                    f"{here.schema}, it knows up to {there.schema}); nothing was changed"
+                )
+            if self.is_dry:
+                message = f"version {previous} would be tried; nothing was changed"
+                return {
+                    "version": previous,
+                    "state": "planned",
+                    "needed_bytes": 0,
+                    "message": message,
+                }
+            return self._begin(node, previous)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Change what is installed and have it tried, with nobody else removing it meanwhile."""
+        try:
+            with self.place.locked():
+                yield
+        except OSError as error:
+            raise UnavailableError(f"can't change {self.place.path}: {error}") from error
 
     def _find_node(self) -> Json | None:
         """What tries a version: a node of this installation. None where it is to be done without."""
@@ -204,22 +222,15 @@ class _Task:
         place, running = self.place, node["version"] if node is not None else None
         last = (node["last"] if node is not None else None) or {}
         is_tainted = last.get("version") == source.version and last.get("state") == "failed"
-        try:
-            with place.locked():
-                if is_tainted:  # another build may have the same number
-                    place.remove(source.version)
-                place.remove_but({place.current, place.previous, running, source.version})
-                install(place, source, rehearse=rehearse, tell=self.status.show)
-        except OSError as error:
-            raise UnavailableError(f"can't install into {place.path}: {error}") from error
+        if is_tainted:  # another build may have the same number
+            place.remove(source.version)
+        place.remove_but({place.current, place.previous, running, source.version})
+        install(place, source, rehearse=rehearse, tell=self.status.show)
 
     def _begin(self, node: Json | None, version: str) -> Json:
         if node is not None:
             return self._try(node, version)
-        try:
-            self.place.switch(version)
-        except OSError as error:
-            raise UnavailableError(f"can't change {self.place.path}: {error}") from error
+        self.place.switch(version)
         start = f"{self.place.path}/current/bin/limpet up"
         message = f"version {version} is what starts from now on: {start}"
         return {"version": version, "state": "installed", "message": message}

@@ -23,6 +23,12 @@ class UntrustedWheelsError(DeniedError):
     reason = "UntrustedBundle"
 
 
+def is_bundle(text: str) -> bool:
+    """Whether a command line names a bundle: a file that is no wheel."""
+    path = Path(text)
+    return path.is_file() and path.suffix != ".whl"
+
+
 @contextmanager
 def open_source(
     text: str,

@@ -73,6 +73,29 @@ def test_a_trial_that_does_not_end(node, limpet_, prefix, monkeypatch):
     assert "still being tried" in result.stderr
 
 
+@pytest.mark.parametrize("source", ["--rollback", "0.2.0"])
+def test_nobody_changes_what_is_installed_while_a_version_is_tried(
+    node, limpet_, prefix, tmp_path, source
+):
+    """A command that looked for what may go before the trial began would remove what is tried."""
+    others = []
+
+    def try_version(upgrade, version):
+        others.append(limpet_("upgrade", "0.2.0", "--prefix", prefix.path))
+        others.append(limpet_("upgrade", "--rollback", "--prefix", prefix.path))
+        others.append(limpet_("upgrade", "--status", "--prefix", prefix.path))
+        ended("complete")(upgrade, version)
+
+    node.on_try = try_version
+    result = limpet_("upgrade", source, "--prefix", prefix.path)
+    assert result.exit_code == 0, result.output
+    assert [other.exit_code for other in others] == [7, 7, 0]
+    for other in others[:2]:
+        assert f"another `limpet upgrade` (process {os.getpid()}) works on" in other.stderr
+    node.on_try = ended("complete")
+    assert limpet_("upgrade", source, "--prefix", prefix.path).exit_code == 0
+
+
 def test_an_older_schema_is_not_gone_back_to(node, limpet_, prefix):
     add(prefix, "0.2.0", schema=1)
     result = limpet_("upgrade", "--rollback", "--prefix", prefix.path)
