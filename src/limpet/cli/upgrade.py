@@ -62,7 +62,7 @@ class UpgradeFailedError(LimpetError):
 @click.option(
     "--require-signature",
     is_flag=True,
-    help="Refuse a bundle unless it is signed by a key of the node's setting bundles.keys.",
+    help="Refuse all but a bundle that is signed by a key of the node's setting bundles.keys.",
 )
 @click.option(
     "--untried",
@@ -90,18 +90,25 @@ def upgrade(
     """
     if sum((source is not None, is_status, is_rollback)) != 1:
         raise click.UsageError("expected one of SOURCE, --status and --rollback")
+    if require_signature and source is None:
+        raise click.UsageError(
+            "--require-signature is for SOURCE: what is installed is not looked at"
+        )
     client = connect(socket)
     place = _choose_prefix(prefix)
     if is_status:
         _show_status(place, _ask(client), is_json=is_json)
         return
     with StatusLine() as status:
-        task = _Task(place, client, status, is_dry=dry_run, is_untried=untried)
-        told = (
-            task.install(source, require_signature=require_signature)
-            if source is not None
-            else task.roll_back()
+        task = _Task(
+            place,
+            client,
+            status,
+            is_dry=dry_run,
+            is_untried=untried,
+            require_signature=require_signature,
         )
+        told = task.install(source) if source is not None else task.roll_back()
     if is_json:
         write_json(told)
     else:
@@ -135,8 +142,9 @@ class _Task:
     status: StatusLine
     is_dry: bool
     is_untried: bool
+    require_signature: bool
 
-    def install(self, text: str, *, require_signature: bool) -> Json:
+    def install(self, text: str) -> Json:
         """Install a version, and have it tried or, without any before it, let it start from now on."""
         from limpet.cli.upgrade_sources import is_bundle, open_source
 
@@ -149,15 +157,17 @@ class _Task:
                 open_source(
                     text,
                     space=place.path,
-                    client=self.client if node is not None else None,
+                    client=self.client,
                     status=self.status,
-                    require_signature=require_signature,
+                    require_signature=self.require_signature,
                 )
             )
             if source.version == (node["version"] if node is not None else place.current):
                 raise ConflictError(f"version {source.version} is what runs")
+            if self.require_signature:
+                self._check_replaceable(source.version)
             if self.is_dry:
-                return _plan(place, source, node)
+                return _plan(place, source, node, is_anew=self.require_signature)
             self._install(source, node)
             return self._begin(node, source.version)
 
@@ -215,6 +225,16 @@ class _Task:
             raise TemporaryError("a version is being tried already; see `limpet upgrade --status`")
         return node
 
+    def _check_replaceable(self, version: str) -> None:
+        """See that a version can be made anew: what is installed is not what was verified now."""
+        place = self.place
+        if version in (place.current, place.previous) and place.find(version) is not None:
+            raise ConflictError(
+                f"version {version} is installed already, maybe from other wheels than the signed ones, and "
+                "stays to be started or gone back to; nothing was changed. `limpet upgrade --rollback` "
+                "tries the version before as it is"
+            )
+
     def _install(self, source: Source, node: Json | None) -> None:
         from limpet.cli.upgrade_rehearsal import rehearse
         from limpet.upgrade.install import install
@@ -222,7 +242,8 @@ class _Task:
         place, running = self.place, node["version"] if node is not None else None
         last = (node["last"] if node is not None else None) or {}
         is_tainted = last.get("version") == source.version and last.get("state") == "failed"
-        if is_tainted:  # another build may have the same number
+        # Another build may have the same number.
+        if is_tainted or self.require_signature:
             place.remove(source.version)
         place.remove_but({place.current, place.previous, running, source.version})
         install(place, source, rehearse=rehearse, tell=self.status.show)
@@ -265,10 +286,10 @@ class _Task:
         return last if is_over else None
 
 
-def _plan(place: Prefix, source: Source, node: Json | None) -> Json:
+def _plan(place: Prefix, source: Source, node: Json | None, *, is_anew: bool) -> Json:
     from limpet.upgrade.install import check_room, needed_bytes
 
-    if place.find(source.version) is not None:
+    if place.find(source.version) is not None and not is_anew:
         what, needed = "is installed already", 0
     else:
         check_room(place, source)
