@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from installations import (
     InstalledNode,
     PassphraseNode,
@@ -23,7 +31,7 @@ from installations import (
     run_limpet,
 )
 from running_node import PATIENCE_SECONDS, Load, wait_for
-from workloads import command_app, http_app
+from workloads import command_app, config_map, http_app
 
 from limpet.cli.upgrade_rehearsal import rehearse
 from limpet.errors import (
@@ -75,6 +83,17 @@ BROKEN = {
     "0.9.6": (
         {"worker/zygote.py": (FUTURE, FUTURE + "raise OSError('broken')\n")},
         "there is no engine|in time",  # which of the two looks first
+    ),
+}
+# What goes wrong in a fork of the launcher before it is an agent or a zygote, and what is said of it.
+BROKEN_FORKS = {
+    "0.9.1": (
+        ("    null = os.open(os.devnull, os.O_RDONLY)", "    raise PermissionError('no tty')"),
+        "there is no engine|in time",
+    ),
+    "0.9.2": (
+        ("die_with_parent(signal.SIGKILL)", "raise OSError('no fork')"),
+        "its agent ended by exit code 1",
     ),
 }
 
@@ -234,6 +253,21 @@ def test_a_broken_version_is_left_again(make_installed: Callable[..., InstalledN
     assert 1 < len(node.events(reason="ZygoteRestarted")) < 10
 
 
+def test_a_fork_that_fails_on_trial_is_no_second_launcher(
+    make_installed: Callable[..., InstalledNode],
+) -> None:
+    node = make_installed(LIMPET_UPGRADE_TRIAL_SECONDS="3")
+    before, launcher = start_apps(node), node.pid("launcher")
+    for version, (change, reason) in BROKEN_FORKS.items():
+        make_variant(node.prefix, version, {"node/launcher.py": change})
+        node.client.try_version(version)
+        assert re.search(reason, wait_over(node, version)["reason"])
+        assert node.pid("launcher") == launcher
+        assert node.client.node()["version"] == FIRST
+    assert not node.events(reason="AgentRestarted")
+    assert workers(node) == before
+
+
 def test_a_newer_schema_is_left_again_and_so_it_is_after_a_power_cut(
     make_installed: Callable[..., InstalledNode],
 ) -> None:
@@ -329,6 +363,43 @@ def test_what_can_not_be_tried_is_not(
     assert json.loads(done.stdout)["state"] == "planned", done.stderr
     assert node.client.upgrade()["last"] is None
     assert node.prefix.find("0.4.0") is None
+    node.stop()
+
+
+def test_what_a_signed_bundle_brings_is_what_is_tried(
+    make_installed: Callable[..., InstalledNode], wheels: Path, tmp_path: Path
+) -> None:
+    """Not what was installed under the same number before, from wheels that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = tmp_path / "site.key", tmp_path / "site.pub"
+    private.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    manifest = tmp_path / "settings.yaml"
+    manifest.write_text(yaml.safe_dump(config_map("settings", a="b")))
+    folder, signed, bare = wheels_with(wheels, tmp_path / "newer", NEXT), "signed", "bare"
+    for name, options in ((signed, ["--sign", private]), (bare, [])):
+        made = run_limpet(
+            Path(sys.executable),
+            *("bundle", "create", "-f", manifest, "--wheels", folder, "-o", tmp_path / name),
+            *options,
+        )
+        assert made.returncode == 0, made.stderr
+    node = make_installed(LIMPET_BUNDLES_KEYS=str(public), LIMPET_BUNDLES_REQUIRE_SIGNATURE="true")
+    make_variant(node.prefix, NEXT, NEVER_HEALTHY)
+    done = node.upgrade(tmp_path / bare)
+    assert done.returncode == 5
+    assert "bundles.require_signature" in done.stderr
+    done = node.upgrade(folder, "--require-signature")
+    assert done.returncode == 5
+    assert "is no bundle" in done.stderr
+    done = node.upgrade(tmp_path / signed, "--require-signature", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "complete"
+    assert node.client.node()["version"] == NEXT
     node.stop()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from limpet.cli.ending import signals_end_this
 from limpet.cli.options import connect, examples, socket_option
 from limpet.cli.render import write_fields, write_json
 from limpet.cli.terminal import StatusLine, one_line
@@ -21,6 +23,8 @@ from limpet.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from limpet.api.answers import Json
     from limpet.api.client import Client
     from limpet.upgrade.install import Source
@@ -59,7 +63,7 @@ class UpgradeFailedError(LimpetError):
 @click.option(
     "--require-signature",
     is_flag=True,
-    help="Refuse a bundle unless it is signed by a key of the node's setting bundles.keys.",
+    help="Refuse all but a bundle that is signed by a key of the node's setting bundles.keys.",
 )
 @click.option(
     "--untried",
@@ -87,18 +91,25 @@ def upgrade(
     """
     if sum((source is not None, is_status, is_rollback)) != 1:
         raise click.UsageError("expected one of SOURCE, --status and --rollback")
+    if require_signature and source is None:
+        raise click.UsageError(
+            "--require-signature is for SOURCE: what is installed is not looked at"
+        )
     client = connect(socket)
     place = _choose_prefix(prefix)
     if is_status:
         _show_status(place, _ask(client), is_json=is_json)
         return
-    with StatusLine() as status:
-        task = _Task(place, client, status, is_dry=dry_run, is_untried=untried)
-        told = (
-            task.install(source, require_signature=require_signature)
-            if source is not None
-            else task.roll_back()
+    with signals_end_this(), StatusLine() as status:
+        task = _Task(
+            place,
+            client,
+            status,
+            is_dry=dry_run,
+            is_untried=untried,
+            require_signature=require_signature,
         )
+        told = task.install(source) if source is not None else task.roll_back()
     if is_json:
         write_json(told)
     else:
@@ -132,48 +143,66 @@ class _Task:
     status: StatusLine
     is_dry: bool
     is_untried: bool
+    require_signature: bool
 
-    def install(self, text: str, *, require_signature: bool) -> Json:
+    def install(self, text: str) -> Json:
         """Install a version, and have it tried or, without any before it, let it start from now on."""
-        from limpet.cli.upgrade_sources import open_source
+        from limpet.cli.upgrade_sources import is_bundle, open_source
 
         place = self.place
-        node = self._find_node() if place.current is not None else None
-        with open_source(
-            text,
-            space=place.path,
-            client=self.client if node is not None else None,
-            status=self.status,
-            require_signature=require_signature,
-        ) as source:
+        with ExitStack() as stack:
+            if not self.is_dry or is_bundle(text):  # a bundle is unpacked to be looked at
+                stack.enter_context(self._alone())
+            node = self._find_node() if place.current is not None else None
+            source = stack.enter_context(
+                open_source(
+                    text,
+                    space=place.path,
+                    client=self.client,
+                    status=self.status,
+                    require_signature=self.require_signature,
+                )
+            )
             if source.version == (node["version"] if node is not None else place.current):
                 raise ConflictError(f"version {source.version} is what runs")
+            if self.require_signature:
+                self._check_replaceable(source.version)
             if self.is_dry:
-                return _plan(place, source, node)
+                return _plan(place, source, node, is_anew=self.require_signature)
             self._install(source, node)
             return self._begin(node, source.version)
 
     def roll_back(self) -> Json:
         """Go back to the version before."""
-        place, current, previous = self.place, self.place.current, self.place.previous
-        if current is None or previous is None or place.find(previous) is None:
-            raise NotFoundError(f"there is no version before in {place.path}")
-        node = self._find_node()
-        here, there = place.require(current), place.require(previous)
-        if there.schema < here.schema:
-            raise ConflictError(
-                f"version {previous} can't read the state that {current} has written (schema "
-                f"{here.schema}, it knows up to {there.schema}); nothing was changed"
-            )
-        if self.is_dry:
-            message = f"version {previous} would be tried; nothing was changed"
-            return {
-                "version": previous,
-                "state": "planned",
-                "needed_bytes": 0,
-                "message": message,
-            }
-        return self._begin(node, previous)
+        with nullcontext() if self.is_dry else self._alone():
+            place, current, previous = self.place, self.place.current, self.place.previous
+            if current is None or previous is None or place.find(previous) is None:
+                raise NotFoundError(f"there is no version before in {place.path}")
+            node = self._find_node()
+            here, there = place.require(current), place.require(previous)
+            if there.schema < here.schema:
+                raise ConflictError(
+                    f"version {previous} can't read the state that {current} has written (schema "
+                    f"{here.schema}, it knows up to {there.schema}); nothing was changed"
+                )
+            if self.is_dry:
+                message = f"version {previous} would be tried; nothing was changed"
+                return {
+                    "version": previous,
+                    "state": "planned",
+                    "needed_bytes": 0,
+                    "message": message,
+                }
+            return self._begin(node, previous)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Change what is installed and have it tried, with nobody else removing it meanwhile."""
+        try:
+            with self.place.locked():
+                yield
+        except OSError as error:
+            raise UnavailableError(f"can't change {self.place.path}: {error}") from error
 
     def _find_node(self) -> Json | None:
         """What tries a version: a node of this installation. None where it is to be done without."""
@@ -197,6 +226,16 @@ class _Task:
             raise TemporaryError("a version is being tried already; see `limpet upgrade --status`")
         return node
 
+    def _check_replaceable(self, version: str) -> None:
+        """See that a version can be made anew: what is installed is not what was verified now."""
+        place = self.place
+        if version in (place.current, place.previous) and place.find(version) is not None:
+            raise ConflictError(
+                f"version {version} is installed already, maybe from other wheels than the signed ones, and "
+                "stays to be started or gone back to; nothing was changed. `limpet upgrade --rollback` "
+                "tries the version before as it is"
+            )
+
     def _install(self, source: Source, node: Json | None) -> None:
         from limpet.cli.upgrade_rehearsal import rehearse
         from limpet.upgrade.install import install
@@ -204,22 +243,16 @@ class _Task:
         place, running = self.place, node["version"] if node is not None else None
         last = (node["last"] if node is not None else None) or {}
         is_tainted = last.get("version") == source.version and last.get("state") == "failed"
-        try:
-            with place.locked():
-                if is_tainted:  # another build may have the same number
-                    place.remove(source.version)
-                place.remove_but({place.current, place.previous, running, source.version})
-                install(place, source, rehearse=rehearse, tell=self.status.show)
-        except OSError as error:
-            raise UnavailableError(f"can't install into {place.path}: {error}") from error
+        # Another build may have the same number.
+        if is_tainted or self.require_signature:
+            place.remove(source.version)
+        place.remove_but({place.current, place.previous, running, source.version})
+        install(place, source, rehearse=rehearse, tell=self.status.show)
 
     def _begin(self, node: Json | None, version: str) -> Json:
         if node is not None:
             return self._try(node, version)
-        try:
-            self.place.switch(version)
-        except OSError as error:
-            raise UnavailableError(f"can't change {self.place.path}: {error}") from error
+        self.place.switch(version)
         start = f"{self.place.path}/current/bin/limpet up"
         message = f"version {version} is what starts from now on: {start}"
         return {"version": version, "state": "installed", "message": message}
@@ -254,10 +287,10 @@ class _Task:
         return last if is_over else None
 
 
-def _plan(place: Prefix, source: Source, node: Json | None) -> Json:
+def _plan(place: Prefix, source: Source, node: Json | None, *, is_anew: bool) -> Json:
     from limpet.upgrade.install import check_room, needed_bytes
 
-    if place.find(source.version) is not None:
+    if place.find(source.version) is not None and not is_anew:
         what, needed = "is installed already", 0
     else:
         check_room(place, source)

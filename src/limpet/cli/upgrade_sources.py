@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limpet.api.client import Client
+    from limpet.bundle.reading import Bundle
     from limpet.cli.terminal import StatusLine
 
 
@@ -23,40 +24,44 @@ class UntrustedWheelsError(DeniedError):
     reason = "UntrustedBundle"
 
 
+def is_bundle(text: str) -> bool:
+    """Whether a command line names a bundle: what is there, and is no folder and no wheel."""
+    path = Path(text)
+    return path.exists() and not path.is_dir() and path.suffix != ".whl"
+
+
 @contextmanager
 def open_source(
-    text: str,
-    *,
-    space: Path,
-    client: Client | None,
-    status: StatusLine,
-    require_signature: bool,
+    text: str, *, space: Path, client: Client, status: StatusLine, require_signature: bool
 ) -> Iterator[Source]:
     """The version that a command line names; a bundle's wheels are files while it is open.
 
-    Raises LimpetError, OSError. They lie in the folder `space`. `client` is the node's that knows whom to
-    trust; None asks nobody.
+    Raises LimpetError, OSError. They lie in the folder `space`. `client` is the node's that judges bundles.
     """
     path = Path(text)
-    if path.is_dir():
-        yield find_wheels(path.absolute())
-    elif path.suffix == ".whl":
-        if not path.exists():
-            raise NotFoundError(f"there is no wheel {path}")
-        yield Source(version=wheel_version(path), wheel=path.absolute())
-    elif path.exists():
+    if is_bundle(text):
         space.mkdir(mode=0o755, parents=True, exist_ok=True)
         with _unpacked(path, space, client, status, require_signature=require_signature) as folder:
             yield find_wheels(folder)
-    elif "/" in text:
+        return
+    if not path.exists() and (path.suffix == ".whl" or "/" in text):
         raise NotFoundError(f"there is no {text}: expected a folder of wheels, a wheel or a bundle")
+    if require_signature:
+        raise UntrustedWheelsError(
+            f"{text} is no bundle, and nothing else is signed; nothing was changed. "
+            "`limpet bundle create --wheels DIR --sign KEY` makes one"
+        )
+    if path.is_dir():
+        yield find_wheels(path.absolute())
+    elif path.suffix == ".whl":
+        yield Source(version=wheel_version(path), wheel=path.absolute())
     else:
         yield Source(version=check_version(text))
 
 
 @contextmanager
 def _unpacked(
-    path: Path, space: Path, client: Client | None, status: StatusLine, *, require_signature: bool
+    path: Path, space: Path, client: Client, status: StatusLine, *, require_signature: bool
 ) -> Iterator[Path]:
     """A folder with the wheels of a bundle, all of which was verified."""
     from tempfile import TemporaryDirectory
@@ -76,24 +81,25 @@ def _unpacked(
             raise NotFoundError(
                 f"{path} has no wheels; `limpet bundle create --wheels DIR` puts them in"
             )
-        if require_signature:
-            _require_trust(client, path, found.index, found.manifest, found.signature)
+        _judge(client, path, found, require_signature=require_signature)
         for blob in found.contents.wheels:
             with (Path(folder) / blob.title).open("xb") as file:
                 opened.copy_blob(blob, file)
         yield Path(folder)
 
 
-def _require_trust(
-    client: Client | None, path: Path, index: bytes, manifest: bytes, signature: str | None
-) -> None:
-    told = (
-        client.judge_bundle(index=index, manifest=manifest, signature=signature)
-        if client is not None
-        else {"signed_by": None}
-    )
-    if told["signed_by"] is None:
+def _judge(client: Client, path: Path, found: Bundle, *, require_signature: bool) -> None:
+    """Have the node judge a bundle: its setting may refuse it, whatever the command line asks for."""
+    from limpet.api.exchange import NodeNotRunningError
+
+    try:
+        signed_by = client.judge_bundle(
+            index=found.index, manifest=found.manifest, signature=found.signature
+        )["signed_by"]
+        why = "is signed by nobody whom the node trusts"
+    except NodeNotRunningError:
+        signed_by, why = None, "can't be judged while no node runs"
+    if require_signature and signed_by is None:
         raise UntrustedWheelsError(
-            f"{path} is signed by nobody whom the node trusts; nothing was changed. Trusted are the keys of "
-            "the node's setting bundles.keys"
+            f"{path} {why}; nothing was changed. Trusted are the keys of the node's setting bundles.keys"
         )

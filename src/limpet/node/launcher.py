@@ -224,29 +224,7 @@ class Launcher:
         """Start the first zygote and the agent that uses it. Zygotes end with their agent."""
         self._started_at = time.monotonic()
         ours, theirs = Channel.pair()
-        self._agent_pid = self._fork()
-        if self._agent_pid == 0:
-            ours.close()
-            code = 1
-            try:
-                code = self._run_agent(
-                    self._settings,
-                    theirs,
-                    Inheritance(
-                        self._kept,
-                        self._agent_restarts,
-                        self._last_status,
-                        self._unlock,
-                        self._holdings.entries,
-                        self.is_on_trial,
-                        self._trial_failure,
-                    ),
-                )
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
+        self._agent_pid = self._start_child(lambda: self._become_agent(ours, theirs))
         theirs.close()
         ours.set_blocking(False)
         self._agent = ours
@@ -258,24 +236,7 @@ class Launcher:
             self._asked_for.add(engine)
             return
         ours, theirs = Channel.pair()
-        pid = self._fork()
-        if pid == 0:
-            ours.close()
-            if self._unlock is not None:
-                os.close(self._unlock)  # before any code that an app could reach
-            if self._agent is not None:
-                self._agent.close()
-            for listening in self._kept.values():
-                listening.close()
-            self._holdings.close()
-            self._forget_untold()
-            _let_go_of_terminal()
-            code = 1
-            try:
-                self._run_zygote(self._settings, theirs, engine)
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
+        pid = self._start_child(lambda: self._become_zygote(engine, ours, theirs))
         theirs.close()
         assert self._agent is not None, "the agent is started first"
         self._zygotes[engine] = pid
@@ -283,18 +244,63 @@ class Launcher:
         self._tell(ZygoteStarted(engine, pid, ends, last_status), os.dup(ours.fileno()))
         ours.close()
 
-    def _fork(self) -> int:
+    def _start_child(self, become: Callable[[], int]) -> int:
+        """Fork a process that becomes this and ends with the code that it returns; return its number.
+
+        Whatever is raised in it ends it: what called this one must not go on a second time.
+        """
         parent = os.getpid()
         pid = os.fork()
-        if pid == 0:
-            die_with_parent(signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
-                signal.signal(number, signal.SIG_DFL)
-            close_all(self._own)
-        return pid
+        if pid != 0:
+            return pid
+        code = 1
+        try:
+            self._leave_launcher(parent)
+            code = become()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            try:
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
+
+    def _leave_launcher(self, parent: int) -> None:
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        close_all(self._own)
+
+    def _become_agent(self, ours: Channel, theirs: Channel) -> int:
+        ours.close()
+        inheritance = Inheritance(
+            self._kept,
+            self._agent_restarts,
+            self._last_status,
+            self._unlock,
+            self._holdings.entries,
+            self.is_on_trial,
+            self._trial_failure,
+        )
+        return self._run_agent(self._settings, theirs, inheritance)
+
+    def _become_zygote(self, engine: str, ours: Channel, theirs: Channel) -> int:
+        ours.close()
+        if self._unlock is not None:
+            os.close(self._unlock)  # before any code that an app could reach
+        if self._agent is not None:
+            self._agent.close()
+        for listening in self._kept.values():
+            listening.close()
+        self._holdings.close()
+        self._forget_untold()
+        _let_go_of_terminal()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its agent has gone
+            self._run_zygote(self._settings, theirs, engine)
+        return 0
 
     # Serving
 

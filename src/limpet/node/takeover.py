@@ -20,12 +20,14 @@ def take_over(descriptor: int, back: str, options: list[str]) -> int:
     Raises whatever goes wrong while it is on trial, for the program that called it (`on_trial` of the version
     before). `back` is that version's interpreter.
     """
-    handover, launcher = read_handover(descriptor), None
+    handover, launcher, pid = read_handover(descriptor), None, os.getpid()
     try:
         trial = Trial(back, descriptor)
         launcher = make_launcher(parse_options(options), options, handover, trial=trial)
         return launcher.run()
     except BaseException as error:
+        if os.getpid() != pid:  # a fork is no launcher: only that one may go back
+            raise
         if launcher is not None and not launcher.is_on_trial:
             traceback.print_exc()
             return 1

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limpet.errors import ConflictError, InvalidInputError, NotFoundError
+from limpet.errors import InvalidInputError, NotFoundError, TemporaryError
 from limpet.store.files import sync_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ def check_version(text: str) -> str:
     return text
 
 
+class PrefixBusyError(TemporaryError):
+    """Another command changes the same installation, or has a version of it tried."""
+
+    reason = "UpgradeBusy"
+
+
 class Prefix:
     """One installation; `path` is its folder."""
 
@@ -69,16 +75,23 @@ class Prefix:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from changing what is installed meanwhile. Raises `ConflictError`, OSError."""
+        """Keep others from changing what is installed meanwhile. Raises `PrefixBusyError`, OSError.
+
+        The lock is the process's, and goes with it however it ends.
+        """
         self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = _lock_holder(descriptor)
+                raise PrefixBusyError(
+                    f"another `limpet upgrade`{f' (process {holder})' if holder else ''} works on "
+                    f"{self.path}; nothing was changed. Try again when it has ended: `limpet upgrade "
+                    "--status` says what is being tried"
+                ) from error
             yield
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"another `limpet upgrade` changes {self.path} right now"
-            ) from error
         finally:
             os.close(descriptor)
 
@@ -171,6 +184,18 @@ class Prefix:
         staged.symlink_to(Path(_VERSIONS) / version)
         staged.replace(self.path / name)
         sync_directory(self.path)
+
+
+def _lock_holder(descriptor: int) -> int | None:
+    """The process that has the lock of an open file, by proc_locks(5); None when that does not tell."""
+    status = os.fstat(descriptor)
+    device, inode = status.st_dev, status.st_ino
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, kind, _, _, pid, file, *_ = line.split()
+        if kind == "FLOCK" and file == wanted:
+            return int(pid)
+    return None
 
 
 def running_prefix() -> Prefix | None:

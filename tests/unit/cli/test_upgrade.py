@@ -73,6 +73,29 @@ def test_a_trial_that_does_not_end(node, limpet_, prefix, monkeypatch):
     assert "still being tried" in result.stderr
 
 
+@pytest.mark.parametrize("source", ["--rollback", "0.2.0"])
+def test_nobody_changes_what_is_installed_while_a_version_is_tried(
+    node, limpet_, prefix, tmp_path, source
+):
+    """A command that looked for what may go before the trial began would remove what is tried."""
+    others = []
+
+    def try_version(upgrade, version):
+        others.append(limpet_("upgrade", "0.2.0", "--prefix", prefix.path))
+        others.append(limpet_("upgrade", "--rollback", "--prefix", prefix.path))
+        others.append(limpet_("upgrade", "--status", "--prefix", prefix.path))
+        ended("complete")(upgrade, version)
+
+    node.on_try = try_version
+    result = limpet_("upgrade", source, "--prefix", prefix.path)
+    assert result.exit_code == 0, result.output
+    assert [other.exit_code for other in others] == [7, 7, 0]
+    for other in others[:2]:
+        assert f"another `limpet upgrade` (process {os.getpid()}) works on" in other.stderr
+    node.on_try = ended("complete")
+    assert limpet_("upgrade", source, "--prefix", prefix.path).exit_code == 0
+
+
 def test_an_older_schema_is_not_gone_back_to(node, limpet_, prefix):
     add(prefix, "0.2.0", schema=1)
     result = limpet_("upgrade", "--rollback", "--prefix", prefix.path)
@@ -119,6 +142,12 @@ def test_a_dry_run_changes_nothing(node, limpet_, prefix):
     assert node.asked("POST") == []
 
 
+def test_a_signature_is_demanded_of_a_source(limpet_):
+    result = limpet_("upgrade", "--rollback", "--require-signature")
+    assert result.exit_code == 2
+    assert "--require-signature is for SOURCE" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [[], ["0.2.0", "--rollback"], ["--status", "--rollback"]])
 def test_one_thing_at_a_time(limpet_, arguments):
     result = limpet_("upgrade", *arguments)
@@ -149,10 +178,10 @@ class TestBundles:
         from limpet.bundle.writing import Plan, write_bundle
         from limpet.cli.bundle_sources import gather_wheels
 
-        def make(*, with_wheels):
+        def make(version="0.2.0", *, with_wheels=True, sign=None):
             folder = tmp_path / "wheels"
             folder.mkdir()
-            with zipfile.ZipFile(folder / "limpet-0.2.0-py3-none-any.whl", "w") as archive:
+            with zipfile.ZipFile(folder / f"limpet-{version}-py3-none-any.whl", "w") as archive:
                 archive.writestr("limpet/__init__.py", "")
             entry = ObjectEntry(
                 object={
@@ -165,36 +194,115 @@ class TestBundles:
             wheels = gather_wheels(folder) if with_wheels else ()
             path = tmp_path / "site.bundle"
             plan = Plan(objects=[entry], modules=[], compiled=(), wheels=wheels)
-            write_bundle(path, plan, sign=None)
+            write_bundle(path, plan, sign=sign)
             return path
 
         return make
 
-    def open(self, path, space, **options):
+    @pytest.fixture
+    def open_(self, socket_path, tmp_path):
+        """Open a source as the command does, in an empty installation."""
+        from limpet.api.client import Client
         from limpet.cli.terminal import StatusLine
 
-        options = {"client": None, "require_signature": False} | options
-        return open_source(str(path), space=space, status=StatusLine(), **options)
+        def open_(path, *, require_signature=False):
+            return open_source(
+                str(path),
+                space=tmp_path / "opt",
+                client=Client(socket_path),
+                status=StatusLine(),
+                require_signature=require_signature,
+            )
 
-    def test_its_wheels_are_there_while_it_is_open(self, make_bundle, tmp_path):
-        space = tmp_path / "opt"
-        with self.open(make_bundle(with_wheels=True), space) as source:
+        return open_
+
+    def test_its_wheels_are_there_while_it_is_open(self, make_bundle, open_, tmp_path):
+        with open_(make_bundle()) as source:
             assert source.version == "0.2.0"
             assert source.pip_arguments[0] == "--no-index"
             assert source.wheel.exists()
-        assert os.listdir(space) == []
+        assert os.listdir(tmp_path / "opt") == []
 
-    def test_one_without_wheels(self, make_bundle, tmp_path):
+    def test_one_without_wheels(self, make_bundle, open_):
         with (
             pytest.raises(NotFoundError, match="has no wheels"),
-            self.open(make_bundle(with_wheels=False), tmp_path / "opt"),
+            open_(make_bundle(with_wheels=False)),
         ):
             pass
 
-    def test_one_that_nobody_trusted_has_signed(self, make_bundle, tmp_path):
+    def test_one_that_nobody_trusted_has_signed(self, node, make_bundle, open_, tmp_path):
+        bundle = make_bundle(sign=lambda data: "c2lnbmVk")
         with (
             pytest.raises(UntrustedWheelsError, match="signed by nobody"),
-            self.open(make_bundle(with_wheels=True), tmp_path / "opt", require_signature=True),
+            open_(bundle, require_signature=True),
         ):
             pass
         assert os.listdir(tmp_path / "opt") == []
+        node.trusted = "somebody"
+        with open_(bundle, require_signature=True) as source:
+            assert source.version == "0.2.0"
+
+    def test_without_a_node_nobody_can_judge(self, make_bundle, open_):
+        bundle = make_bundle(sign=lambda data: "c2lnbmVk")
+        with (
+            pytest.raises(UntrustedWheelsError, match="while no node runs"),
+            open_(bundle, require_signature=True),
+        ):
+            pass
+
+    @pytest.mark.parametrize(
+        "name", ["wheels", "site.bundle", "limpet-0.2.0-py3-none-any.whl", "0.2.0"]
+    )
+    def test_what_is_no_bundle_is_not_signed(self, open_, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        for folder in ("wheels", "site.bundle"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "limpet-0.2.0-py3-none-any.whl").write_bytes(b"")
+        (tmp_path / "limpet-0.2.0-py3-none-any.whl").write_bytes(b"")
+        with open_(name):
+            pass
+        with (
+            pytest.raises(UntrustedWheelsError, match=f"{name} is no bundle"),
+            open_(name, require_signature=True),
+        ):
+            pass
+
+    @pytest.mark.parametrize("has_versions", [True, False])
+    def test_a_node_that_wants_signed_bundles_only(
+        self, node, limpet_, prefix, make_bundle, tmp_path, has_versions
+    ):
+        error = {"reason": "UntrustedBundle", "message": "the setting refuses it"}
+        node.failures["POST", "/v1/bundles"] = (403, (), {"error": error})
+        place = prefix.path if has_versions else tmp_path / "first"
+        result = limpet_("upgrade", make_bundle("0.3.0"), "--prefix", place, "--dry-run")
+        assert result.exit_code == 5
+        assert "the setting refuses it" in result.stderr
+
+    def test_what_is_installed_is_not_what_was_verified(self, node, limpet_, prefix, make_bundle):
+        """pip refuses these wheels: that they were given to it is the point."""
+        node.trusted = "somebody"
+        node.on_try = ended("complete")
+        add(prefix, "0.3.0")
+        demand = (
+            "upgrade",
+            make_bundle("0.3.0", sign=lambda data: "c2lnbmVk"),
+            "--require-signature",
+            "--prefix",
+            prefix.path,
+        )
+        dry = limpet_(*demand, "--dry-run")
+        assert "would be installed" in dry.stdout
+        assert prefix.find("0.3.0") is not None
+        result = limpet_(*demand)
+        assert result.exit_code == 6
+        assert "pip could not install it" in result.stderr
+        assert prefix.find("0.3.0") is None
+        assert "/v1/upgrade" not in node.asked("POST")
+
+    def test_what_is_gone_back_to_is_kept(self, node, limpet_, prefix, make_bundle):
+        node.trusted = "somebody"
+        bundle = make_bundle("0.2.0", sign=lambda data: "c2lnbmVk")
+        result = limpet_("upgrade", bundle, "--require-signature", "--prefix", prefix.path)
+        assert result.exit_code == 4
+        assert "maybe from other wheels than the signed ones" in result.stderr
+        assert prefix.find("0.2.0") is not None
