@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
@@ -184,6 +185,28 @@ def test_a_reboot_without_a_network_needs_no_registry(
     for name in ("always", "moving"):
         node.wait_ready(name)
     assert len(registry.asked) == asked
+
+
+def test_a_module_that_was_damaged_is_had_again_as_the_release_has_it(
+    start: Callable[..., RunningNode], registry: OciServer
+) -> None:
+    registry.add_module("acme/app", "1", module())
+    node = start(LIMPET_NODE_RESYNC_SECONDS="1")
+    node.apply(http_app("app", image(registry)))
+    digest = node.wait_ready("app")["digest"]
+    node.kill()
+    registry.add_module("acme/app", "1", module(1000))
+    for artifact in (node.data / "artifacts").iterdir():
+        artifact.unlink()
+    file = node.data / "modules" / f"{digest[7:]}.wasm"
+    file.chmod(0o600)
+    file.write_bytes(b"damaged")
+    node.start()
+    node.wait_ready("app")
+    assert node.status("app")["digest"] == digest, "not what the tag is now"
+    assert "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest() == digest
+    [release] = node.client.releases(namespace="default", name="app")
+    assert (release["digest"], release["status"]) == (digest, "complete")
 
 
 def test_pull_policies(start: Callable[..., RunningNode], registry: OciServer) -> None:

@@ -90,7 +90,8 @@ class Modules:
                     is_component=self._store.is_component(digest),
                 )
                 if isinstance(answer, Failed) and answer.reason == "DigestMismatch":
-                    self._store.remove_module(digest)  # so that it can be uploaded again
+                    self._store.remove_module(digest)  # so that it can be uploaded or pulled again
+                    raise PlanError(answer.reason, f"{answer.message}: that copy is removed")
                 if not isinstance(answer, Compiled):
                     raise refusal(answer, "InvalidModule", "can't compile the module")
                 info = ModuleInfo(

@@ -52,7 +52,7 @@ class Needs:
     def forget_missing(self) -> None:
         """Forget how modules came that are gone. On a full disk the next look does it."""
         with contextlib.suppress(StoreFullError):
-            self._pulls.drop_missing()
+            self._pulls.drop_missing(kept=self._database.load_needed_digests())
 
     def _unresolved(self) -> Iterator[App]:
         releases = self._objects.releases

@@ -258,10 +258,10 @@ class Objects:
             raise NotFoundError(f"{show_key(key)} does not exist; see `limpet get all -A`")
         return self.resources.get(key)
 
-    def remember_digest(self, stored: StoredObject, digest: str) -> None:
-        """Note which module an app's source turned out to be, unless the app has changed meanwhile."""
-        key = (stored.kind, stored.namespace, stored.name)
-        if self.stored.get(key) is stored:
+    def remember_digest(self, key: ObjectKey, digest: str, *, release: int) -> None:
+        """Note which module an app's source turned out to be, if this is its newest release (0: has none)."""
+        stored, known = self.stored.get(key), self.releases.of(key)
+        if stored is not None and release == (known[-1].number if known else 0):
             changed = dataclasses.replace(stored, digest=digest)
             change = self.releases.with_digest(key, digest)
             releases = [] if change is None else [change]

@@ -137,18 +137,8 @@ class Preparer:
             self._on_prepared(runtime.key)
 
     async def _prepare(self, runtime: AppRuntime, target: Target) -> None:
-        app, digest = target.app, target.digest
-        if digest is None or not self._store.has_module(digest):
-            if app.source.scheme == "file":
-                raise PlanError(
-                    "MissingModule", f"the node has no module {digest}; apply the app again"
-                )
-            digest = await self._pull(runtime, target)
-            if target is runtime.rollout.target:
-                self._objects.remember_digest(self._objects.stored[runtime.object_key], digest)
-                runtime.rollout.target = replace(target, digest=digest)
-        elif app.source.scheme != "file":
-            await self._check(runtime, app, digest)
+        app = target.app
+        digest = await self._obtain(runtime, target)
         if runtime.prepared is None:
             runtime.problem = ("CompilingModule", f"compiling {digest[:19]}", False)
         is_component = self._store.is_component(digest)
@@ -178,23 +168,31 @@ class Preparer:
         self._failures.pop(runtime.key, None)
         runtime.prepare(plan, artifact, sockets, release=target.number)
 
-    async def _pull(self, runtime: AppRuntime, target: Target) -> str:
-        """Get the module that the app's source is, one that may run."""
-        app = target.app
-        if app.source.scheme == "https" and target.digest is not None:  # an earlier release's
-            app = replace(app, source=replace(app.source, digest=target.digest))
+    async def _obtain(self, runtime: AppRuntime, target: Target) -> str:
+        """Have the module that the app's source is, or was when the release began: one that may run."""
+        app, digest, tell = target.app, target.digest, partial(self._record, runtime)
+        is_here = digest is not None and self._store.has_module(digest)
+        if app.source.scheme == "file":
+            if digest is None or not is_here:
+                raise PlanError(
+                    "MissingModule", f"the node has no module {digest}; apply the app again"
+                )
+            return digest
 
         def show(progress: str) -> None:
             runtime.problem = ("PullingModule", progress, False)
 
-        show(f"asking for {app.source.location}")
-        digest = await self._puller.obtain(app, tell=partial(self._record, runtime), show=show)
-        await self._check(runtime, app, digest)
+        if not is_here:
+            show(f"asking for {app.source.location}")
+        if digest is None:
+            digest = await self._puller.obtain(app, tell=tell, show=show)
+        elif not is_here:
+            await self._puller.restore(app, digest, tell=tell, show=show)
+        await self._puller.check(app, digest, tell=tell)
+        if target is runtime.rollout.target and target.digest is None:
+            self._objects.remember_digest(runtime.object_key, digest, release=target.number)
+            runtime.rollout.target = replace(target, digest=digest)
         return digest
-
-    async def _check(self, runtime: AppRuntime, app: App, digest: str) -> None:
-        """Have the policy, as it is now, judge a module that was pulled."""
-        await self._puller.check(app, digest, tell=partial(self._record, runtime))
 
     async def _compile(
         self, app: App, digest: str, *, is_component: bool

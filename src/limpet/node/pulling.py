@@ -120,11 +120,7 @@ class Puller:
             pull = self._pulls.latest(name)
             step = decide_pull(app.pull_policy, app.source, is_here=pull is not None)
             if step is Step.REFUSE:
-                raise PlanError(
-                    "ErrImageNeverPull",
-                    f"{name} is not on this node, and imagePullPolicy is Never; pull it once, or apply a "
-                    "bundle that has it",
-                )
+                raise _never_pulled(name)
             if step is Step.USE and pull is not None:
                 tell("Pulled", f'Container image "{name}" already present on machine', False)
                 return pull.module
@@ -139,6 +135,36 @@ class Puller:
                     True,
                 )
                 return pull.module
+
+    async def restore(
+        self,
+        app: App,
+        module: str,
+        *,
+        tell: Callable[[str, str, bool], None],
+        show: Callable[[str], None],
+    ) -> None:
+        """Have a module on disk again that a release has and that was lost, whatever its source is now.
+
+        Raises `PlanError` when the source no longer has it, otherwise as `obtain`.
+        """
+        name = name_source(app.source)
+        self._rule(app.source)
+        if app.pull_policy == "Never":
+            raise _never_pulled(name)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if self._store.has_module(module):
+                return
+            pull = self._pulls.of_module(name, module)
+            manifest = pull.manifest if pull else ""
+            at = module if app.source.scheme == "https" else manifest
+            found = await self._pull(app, name, pull, tell, show, at=at)
+        if found != module:
+            raise PlanError(
+                "ModuleLost",
+                f"the node's copy of {module[:19]} was damaged, and {name} is {found[:19]} now: apply "
+                "the app with the image that it is to run, or push what it was",
+            )
 
     async def check(
         self,
@@ -230,11 +256,13 @@ class Puller:
         pull: Pull | None,
         tell: Callable[[str, str, bool], None],
         show: Callable[[str], None],
+        *,
+        at: str = "",
     ) -> str:
         loop = asyncio.get_running_loop()
         tell("Pulling", f'Pulling image "{name}"', False)
         begun = loop.time()
-        answer, evidence = await self._fetch(app, name, pull, tell, show)
+        answer, evidence = await self._fetch(app, name, pull, tell, show, at=at)
         self._remember(name, answer, evidence)
         size = self._store.module_bytes(answer.digest)
         tell(
@@ -271,7 +299,7 @@ class Puller:
         *,
         at: str = "",
     ) -> tuple[Fetched, str]:
-        """Run a download; `at` asks for this manifest, whatever the source's tag is now."""
+        """Run a download; `at` asks for this manifest or module, whatever the source is now."""
         source = app.source
         config = FetchConfig(
             scheme=source.scheme,
@@ -353,6 +381,14 @@ class Puller:
             most_bytes=_MOST_FILE_BYTES,
         )
         return (*texts, own) if own else tuple(texts)
+
+
+def _never_pulled(name: str) -> PlanError:
+    return PlanError(
+        "ErrImageNeverPull",
+        f"{name} is not on this node, and imagePullPolicy is Never; pull it once, or apply a "
+        "bundle that has it",
+    )
 
 
 def _show_nothing(_progress: str) -> None:

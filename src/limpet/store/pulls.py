@@ -61,27 +61,22 @@ class Pulls:
                 latest[str(source)] = max(found, latest.get(str(source), found))
         return frozenset(module for _, module in latest.values())
 
-    def drop_missing(self) -> None:
-        """Forget the pulls whose modules are gone: they say nothing any more. Raises `StoreFullError`."""
+    def drop_missing(self, *, kept: Collection[str] = ()) -> None:
+        """Forget the pulls whose modules are gone, but for `kept`: those were lost, and are had again by it.
+
+        Raises `StoreFullError`.
+        """
         rows = self._database.read("SELECT source, module FROM pulls")
         gone = [
             (str(source), str(module))
             for source, module in rows
-            if not self._has_module(str(module))
+            if not (module in kept or self._has_module(str(module)))
         ]
         if gone:
             self._database.write("DELETE FROM pulls WHERE source = ? AND module = ?", gone)
 
     def write(self, pull: Pull) -> None:
-        """Remember a pull, durably; what was pulled from there before and is gone is forgotten.
-
-        Raises `StoreFullError`.
-        """
-        gone = [
-            (other.source, other.module)
-            for other in self._of(pull.source)
-            if other.module != pull.module and not self._has_module(other.module)
-        ]
+        """Remember a pull, durably. Raises `StoreFullError`."""
         last = max((other.pulled_at for other in self._of(pull.source)), default=0.0)
         # The last pull counts, whatever the clock has done since the one before.
         pulled_at = max(pull.pulled_at or now(), last + 1e-3)
@@ -91,8 +86,6 @@ class Pulls:
             " VALUES (?, ?, ?, ?, ?, ?)",
             [(*_row(pull), pulled_at)],
         )
-        if gone:
-            self._database.write("DELETE FROM pulls WHERE source = ? AND module = ?", gone)
 
     def _of(self, source: str) -> list[Pull]:
         rows = self._database.read(

@@ -156,7 +156,7 @@ def _compile(
     module = os.pread(module_file, os.fstat(module_file).st_size, 0)
     digest = f"sha256:{hashlib.sha256(module).hexdigest()}"
     if digest != config.digest:
-        text = f"the stored module is {digest}, not {config.digest}; apply the app again"
+        text = f"the stored module is {digest}, not {config.digest}"
         channel.send(Failed("DigestMismatch", text, False))
         return 1
     try:
