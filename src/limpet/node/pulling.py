@@ -20,7 +20,7 @@ from limpet.node.tasks import RetryableError, memory_file, refusal, run_task
 from limpet.plan import PlanError
 from limpet.registry.evidence import MAX_EVIDENCE_BYTES
 from limpet.registry.policy import Rule, Verdict, parse_policy
-from limpet.registry.reference import name_source, parse_reference
+from limpet.registry.reference import name_place, name_source, parse_reference
 from limpet.store.downloads import Downloads
 from limpet.store.modules import MAX_MODULE_BYTES
 from limpet.store.pulls import Pull
@@ -229,10 +229,7 @@ class Puller:
 
     def _rule(self, source: ModuleSource) -> Rule:
         """The policy's rule for a source. Raises `PlanError` when that is to reject it."""
-        if source.scheme == "oci":
-            name = parse_reference(source.location).name
-        else:
-            name = source.location.partition("://")[2]
+        name = name_place(source)
         rule = self._policy.decide(name)
         if rule.verdict is Verdict.REJECT:
             raise PlanError(
@@ -398,7 +395,7 @@ def _show_nothing(_progress: str) -> None:
 def parse_mirrors(text: str) -> dict[str, str]:
     """The setting `registry.mirrors` as registry -> endpoint. Raises `PolicyError`."""
     from limpet.registry.policy import PolicyError
-    from limpet.registry.reference import is_loopback
+    from limpet.registry.reference import is_loopback, normalise_host, normalise_registry
 
     mirrors = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -407,7 +404,9 @@ def parse_mirrors(text: str) -> dict[str, str]:
             raise PolicyError(
                 f"registry.mirrors: {item!r} is not like docker.io=mirror.example:5000"
             )
-        mirrors[host] = f"{'http' if is_loopback(mirror) else 'https'}://{mirror}"
+        mirror = normalise_host(mirror)
+        scheme = "http" if is_loopback(mirror) else "https"
+        mirrors[normalise_registry(host)] = f"{scheme}://{mirror}"
     return mirrors
 
 

@@ -14,12 +14,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from limpet.errors import InvalidInputError
+from limpet.registry.reference import normalise_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MOST_BYTES = 1 << 20
-_DOCKER_HUB_KEYS = frozenset({"index.docker.io", "registry-1.docker.io", "docker.io"})
 
 
 class CredentialsError(InvalidInputError):
@@ -146,7 +146,7 @@ def _split_key(key: str) -> tuple[str, str]:
     path = path.strip("/")
     if path in ("v1", "v2"):
         path = ""
-    return ("docker.io" if host in _DOCKER_HUB_KEYS else host), path
+    return normalise_registry(host), path
 
 
 def _fits(pattern: str, host: str) -> bool:

@@ -7,6 +7,7 @@ reference grammar: a first part without dot, colon and `localhost` is a reposito
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from limpet.manifest.model import ModuleSource
 
-_DOCKER_HUB = "docker.io"
+DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ENDPOINT = "registry-1.docker.io"
 _DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -22,7 +23,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """An image: `host` is `name[:port]`; either `tag` or `digest` is there."""
+    """An image: `host` is `name[:port]`, normalised; either `tag` or `digest` is there."""
 
     host: str
     repository: str
@@ -42,7 +43,7 @@ class Reference:
     @property
     def endpoint(self) -> str:
         """The API's root (distribution specification 1.1): perhaps without TLS on loopback only."""
-        host = _DOCKER_HUB_ENDPOINT if self.host == _DOCKER_HUB else self.host
+        host = _DOCKER_HUB_ENDPOINT if self.host == DOCKER_HUB else self.host
         return f"{'http' if is_loopback(host) else 'https'}://{host}"
 
     def __str__(self) -> str:
@@ -55,10 +56,10 @@ def parse_reference(location: str) -> Reference:
     head, slash, tail = name.rpartition("/")
     tail, _, tag = tail.partition(":")
     host, slash, repository = f"{head}{slash}{tail}".partition("/")
-    if not slash or not ("." in host or ":" in host or host == "localhost"):
-        host, repository = _DOCKER_HUB, f"{host}{slash}{repository}"
-    if host in _DOCKER_HUB_NAMES:
-        host = _DOCKER_HUB
+    if not slash or not is_registry(host):
+        host, repository = DOCKER_HUB, f"{host}{slash}{repository}"
+    host = normalise_registry(host)
+    if host == DOCKER_HUB:
         repository = repository if "/" in repository else f"library/{repository}"
     if at:
         return Reference(host=host, repository=repository, digest=digest)
@@ -71,6 +72,45 @@ def name_source(source: ModuleSource) -> str:
         return f"{source.location}#{source.digest}" if source.digest else source.location
     reference = parse_reference(source.location)
     return f"oci://{reference.name}@{source.digest}" if source.digest else f"oci://{reference}"
+
+
+def name_place(source: ModuleSource) -> str:
+    """What policies are written for: `registry/repository`, or a URL's host and path, in one spelling."""
+    if source.scheme == "oci":
+        return parse_reference(source.location).name
+    from urllib.parse import unquote
+
+    address = source.location.partition("://")[2].partition("?")[0]
+    host, _, path = address.partition("/")
+    path = posixpath.normpath(f"/{unquote(path).lstrip('/')}")
+    return f"{normalise_registry(host)}{path}".rstrip("/")
+
+
+def is_registry(part: str) -> bool:
+    """Whether a reference's first part is a registry, and not a repository on Docker Hub."""
+    return "." in part or ":" in part or part == "localhost"
+
+
+def normalise_registry(authority: str) -> str:
+    """A registry in the one spelling that names, rules and credentials are compared in."""
+    host = normalise_host(authority)
+    return DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
+
+
+def normalise_host(authority: str) -> str:
+    """`host[:port]` without case (RFC 4343), and without the port that its scheme stands for."""
+    authority = authority.lower()
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        try:
+            host = f"[{ipaddress.IPv6Address(host).compressed}]"
+        except ValueError:
+            host = f"[{host}]"
+        port = port.removeprefix(":")
+    else:
+        host, _, port = authority.partition(":")
+    port = port.lstrip("0")
+    return f"{host}:{port}" if port and port != ("80" if is_loopback(host) else "443") else host
 
 
 def is_digest(text: object) -> bool:

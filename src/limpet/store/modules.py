@@ -121,8 +121,14 @@ class ModuleStore:
         self._module_path(digest).unlink(missing_ok=True)
 
     def adopt(self, download: Download, digest: str) -> None:
-        """Make a finished download the module that another process found it to be."""
-        download.publish(self._module_path(digest))
+        """Make a finished download the module that another process found it to be, if that is not here.
+
+        Its bytes are hashed when they are compiled; until then nothing but that process's word is for them.
+        """
+        if self.has_module(digest):
+            download.discard()
+        else:
+            download.publish(self._module_path(digest))
 
     def create_module(self) -> StagedModule:
         """Begin to write a module whose digest is checked at the end. Raises LimpetError, OSError."""
@@ -246,14 +252,17 @@ class StagedModule:
         self._publish(digest)
 
     def finish_written(self, digest: str) -> None:
-        """Publish what another process wrote and hashed."""
-        self._publish(digest)
+        """Publish what another process wrote and hashed, if the module is not here (see `adopt`)."""
+        self._publish(digest, replaces=False)
 
-    def _publish(self, digest: str) -> None:
+    def _publish(self, digest: str, *, replaces: bool = True) -> None:
         try:
             path = self._store._module_path(digest)  # noqa: SLF001 - its own half
-            os.fsync(self.descriptor)
-            publish(self._path, path)
+            if replaces or not path.exists():
+                os.fsync(self.descriptor)
+                publish(self._path, path)
+            else:
+                self._path.unlink()
         except BaseException:
             self.abandon()
             raise

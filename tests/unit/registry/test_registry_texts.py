@@ -13,7 +13,7 @@ from limpet.node.pulling import Step, decide_pull, parse_mirrors, show_progress
 from limpet.registry.challenge import Challenge, parse_challenges
 from limpet.registry.credentials import CredentialsError, parse_keychain
 from limpet.registry.policy import PolicyError, Verdict, parse_policy
-from limpet.registry.reference import is_loopback, name_source, parse_reference
+from limpet.registry.reference import is_loopback, name_place, name_source, parse_reference
 
 HEX = "0" * 64
 
@@ -28,7 +28,17 @@ HEX = "0" * 64
         ("localhost:5000/a:1", "localhost:5000/a:1", "http://localhost:5000"),
         ("127.0.0.1:5000/a:1", "127.0.0.1:5000/a:1", "http://127.0.0.1:5000"),
         ("[::1]:5000/a:1", "[::1]:5000/a:1", "http://[::1]:5000"),
-        ("r.example:443/a:1", "r.example:443/a:1", "https://r.example:443"),
+        ("r.example:443/a:1", "r.example/a:1", "https://r.example"),
+        ("R.Example:0444/a:1", "r.example:444/a:1", "https://r.example:444"),
+        ("localhost:80/a:1", "localhost/a:1", "http://localhost"),
+        ("localhost:443/a:1", "localhost:443/a:1", "http://localhost:443"),
+        ("[2001:DB8:0::1]:443/a:1", "[2001:db8::1]/a:1", "https://[2001:db8::1]"),
+        ("Docker.io:443/app:1", "docker.io/library/app:1", "https://registry-1.docker.io"),
+        (
+            "registry-1.docker.io:443/acme/app:1",
+            "docker.io/acme/app:1",
+            "https://registry-1.docker.io",
+        ),
         (f"r.example/a@sha256:{HEX}", f"r.example/a@sha256:{HEX}", "https://r.example"),
     ],
 )
@@ -126,6 +136,12 @@ def test_the_longest_path_and_then_the_first_file_counts():
     }
 
 
+def test_a_key_is_found_however_its_host_is_spelled():
+    for key, name in (("GHCR.IO:443", "ghcr.io/a"), ("*.Example.ORG", "r.example.org/a")):
+        keychain = parse_keychain([json.dumps({"auths": {key: auth("a:b")}})])
+        assert keychain.find(name).username == "a"
+
+
 def test_docker_hubs_key_is_dockers():
     keychain = parse_keychain([json.dumps({"auths": {"https://index.docker.io/v1/": auth("a:b")}})])
     assert keychain.find("docker.io/library/app").username == "a"
@@ -172,9 +188,53 @@ def test_the_longest_prefix_of_a_policy_counts():
     assert parse_policy("").decide("any/thing").verdict is Verdict.ACCEPT
 
 
+EXAMPLE = "ghcr.io/acme=/etc/limpet/acme.pub, docker.io=reject, *=accept"
+
+
 @pytest.mark.parametrize(
-    "text", ["a", "a=", "=accept", "a=maybe", "a=keys.pub", "a=accept,a/=reject"]
-)
+    ("policy", "source", "verdict"),
+    [
+        (EXAMPLE, "ghcr.io/acme/app:1", Verdict.VERIFY),
+        (EXAMPLE, "GHCR.IO/acme/app:1", Verdict.VERIFY),
+        (EXAMPLE, "ghcr.io:443/acme/app:1", Verdict.VERIFY),
+        (EXAMPLE, "ghcr.io:00443/acme/app:1", Verdict.VERIFY),
+        (EXAMPLE, f"Ghcr.io:443/acme/app@sha256:{HEX}", Verdict.VERIFY),
+        (EXAMPLE, "ghcr.io:444/acme/app:1", Verdict.ACCEPT),
+        (EXAMPLE, "nginx", Verdict.REJECT),
+        (EXAMPLE, "x/y", Verdict.REJECT),
+        (EXAMPLE, "registry-1.docker.io:443/x/y", Verdict.REJECT),
+        (EXAMPLE, "Index.docker.io/x/y", Verdict.REJECT),
+        (EXAMPLE, "docker.io:443/x/y", Verdict.REJECT),
+        ("index.docker.io=reject", "x/y", Verdict.REJECT),
+        ("Registry-1.docker.io:443/x=reject", "x/y", Verdict.REJECT),
+        ("GHCR.IO:443/acme=reject", "ghcr.io/acme/app", Verdict.REJECT),
+        ("docker.io/nginx=reject", "nginx", Verdict.REJECT),
+        ("docker.io/nginx=reject", "nginx/unit", Verdict.REJECT),
+        ("docker.io/nginx=reject", "library/nginx:2", Verdict.REJECT),
+        ("docker.io/nginx=reject", "acme/nginx", Verdict.ACCEPT),
+        ("docker.io/library=reject", "nginx", Verdict.REJECT),
+        ("docker.io/nginx=accept, docker.io=reject", "docker.io/nginx:1", Verdict.ACCEPT),
+        ("[2001:DB8::0:1]=reject", "[2001:db8::1]:443/a", Verdict.REJECT),
+        ("web.example/a=reject", "https://web.example/a/b.wasm", Verdict.REJECT),
+        ("web.example/a=reject", "https://WEB.example:443//a/./b.wasm", Verdict.REJECT),
+        ("web.example/a=reject", "https://web.example/b/../%61/b.wasm?c", Verdict.REJECT),
+        ("web.example=reject", "https://web.example?a.wasm", Verdict.REJECT),
+        ("web.example/a=accept, *=reject", "https://web.example/a/../b", Verdict.REJECT),
+    ],
+)  # fmt: skip
+def test_a_rule_holds_for_every_spelling(policy, source, verdict):
+    assert parse_policy(policy).decide(name_place(parse_module_source(source))).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a", "r.io=", "=accept", "r.io=maybe", "r.io=keys.pub", "r.io=accept,r.io/=reject",
+        "r.io=accept,R.IO:443=reject", "docker.io/a=accept,docker.io/library/a=reject",
+        "ghcr.io/acme*=reject", "*.io=reject", "ghcr.io/acme/app:1=reject", "acme/app=reject",
+        f"ghcr.io/a@sha256:{HEX}=reject", "oci://ghcr.io=reject", "ghcr.io:x=reject", "/a=reject",
+    ],
+)  # fmt: skip
 def test_a_policy_that_can_not_be_read_is_refused(text):
     with pytest.raises(PolicyError, match=r"registry\.policy"):
         parse_policy(text)
@@ -184,6 +244,13 @@ def test_mirrors():
     assert parse_mirrors("docker.io=m.example:5000, ghcr.io=localhost:1") == {
         "docker.io": "https://m.example:5000",
         "ghcr.io": "http://localhost:1",
+    }
+    assert parse_mirrors("docker.io=registry-1.docker.io") == {
+        "docker.io": "https://registry-1.docker.io"
+    }
+    assert parse_mirrors("Index.docker.io=M.example:443, GHCR.io:443=m.example") == {
+        "docker.io": "https://m.example",
+        "ghcr.io": "https://m.example",
     }
     with pytest.raises(PolicyError):
         parse_mirrors("docker.io=https://m.example")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limpet.engine.protocol import ModuleInfo
+from limpet.store.downloads import Downloads
 from limpet.store.modules import DigestError, ModuleStore
 
 WASM = b"\0asm\1\0\0\0"
@@ -80,6 +81,33 @@ def test_a_module_can_come_twice(store):
         staged.write(WASM)
         staged.finish(digest_of(WASM))
     assert store.has_module(digest_of(WASM))
+
+
+def test_what_another_process_hashed_replaces_no_module(store, tmp_path):
+    """Whoever took a download over says that it is a neighbour's module."""
+    digest = digest_of(WASM)
+
+    def bring_extracted(data):
+        staged = store.create_module()
+        os.write(staged.descriptor, data)
+        staged.finish_written(digest)
+
+    def bring_downloaded(data):
+        download = Downloads(tmp_path).open("oci://r.example/a:1")
+        os.write(download.partial, data)
+        store.adopt(download, digest)
+        download.close()
+
+    for bring in (bring_extracted, bring_downloaded):
+        bring(WASM)
+        for again in (bring_extracted, bring_downloaded):
+            again(b"other")
+            assert read_all(store.open_module(digest)) == WASM
+            assert files(tmp_path) == [f"modules/{digest[7:]}.wasm"]
+        store.remove_module(digest)
+    with pytest.raises(DigestError):
+        store.create_module().finish_written("other")
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("digest", [digest_of(b"other"), digest_of(WASM).upper(), "", "x" * 500])
