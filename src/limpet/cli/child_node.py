@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -15,12 +13,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from limpet.api.client import Client
 from limpet.api.exchange import NodeNotRunningError
+from limpet.cli.ending import ends_with_this
 from limpet.cli.terminal import notice
 from limpet.cli.up import node_command, node_environment
 from limpet.errors import TemporaryError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from limpet.cli.terminal import StatusLine
 
@@ -28,7 +27,6 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 45.0  # above the 30 s that apps get by default
 _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class NodeStartError(UnavailableError):
@@ -78,20 +76,10 @@ def _start(
             stdout=output,
             stderr=output,
             process_group=0,  # Ctrl-C is for this process, which stops the node in its own order
-            preexec_fn=_end_with_parent(),  # noqa: PLW1509 - there is one thread here
+            preexec_fn=ends_with_this(),  # noqa: PLW1509 - there is one thread here
         )
     except OSError as error:
         raise NodeStartError(f"can't start a node: {error.strerror}") from error
-
-
-def _end_with_parent() -> Callable[[], None]:
-    """A node that nobody will stop stops itself: also when this process is killed."""
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork
-
-    def request() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-    return request
 
 
 def _wait_until_up(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from limpet.cli import kinds
+from limpet.cli.ending import signals_end_this
 from limpet.cli.guards import limits_notice
 from limpet.cli.options import (
     connect,
@@ -25,7 +25,6 @@ from limpet.errors import ConflictError, LimpetError, NotFoundError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import FrameType
 
     from limpet.api.answers import AppStatus
     from limpet.api.client import Client
@@ -130,7 +129,7 @@ def run(
         raise click.UsageError("-o is for the manifest that --dry-run prints")
     hash_modules(manifests)  # a file that is missing is told before anything is started
     with (
-        _signals_end_this(),
+        signals_end_this(),
         StatusLine() as status,
         _node(socket, data=data, detach=detach, status=status) as client,
     ):
@@ -318,20 +317,3 @@ def _delete(client: Client, manifest: Manifest, status: StatusLine) -> None:
         notice(f"{app.name} may still be there: {error}")
     finally:
         status.clear()
-
-
-@contextlib.contextmanager
-def _signals_end_this() -> Iterator[None]:
-    """SIGTERM and SIGHUP clean up like Ctrl-C does."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        del frame
-        raise click.exceptions.Exit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

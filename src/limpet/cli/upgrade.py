@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from limpet.cli.ending import signals_end_this
 from limpet.cli.options import connect, examples, socket_option
 from limpet.cli.render import write_fields, write_json
 from limpet.cli.terminal import StatusLine, one_line
@@ -99,7 +100,7 @@ def upgrade(
     if is_status:
         _show_status(place, _ask(client), is_json=is_json)
         return
-    with StatusLine() as status:
+    with signals_end_this(), StatusLine() as status:
         task = _Task(
             place,
             client,

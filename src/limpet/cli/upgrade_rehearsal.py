@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from limpet.api.client import Client
+from limpet.cli.ending import ends_with_this
 from limpet.errors import LimpetError
 from limpet.upgrade.install import BrokenVersionError, last_lines
 
@@ -41,6 +42,7 @@ def rehearse(prefix: Prefix, version: str) -> None:
                 stdout=file,
                 stderr=file,
                 process_group=0,
+                preexec_fn=ends_with_this(),  # noqa: PLW1509 - there is one thread here
             )
         try:
             problem = _wait_up(process, folder / "s", version) or _stop(process)
