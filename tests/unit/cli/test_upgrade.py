@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -75,21 +77,26 @@ def test_a_trial_that_does_not_end(node, limpet_, prefix, monkeypatch):
 
 @pytest.mark.parametrize("source", ["--rollback", "0.2.0"])
 def test_nobody_changes_what_is_installed_while_a_version_is_tried(
-    node, limpet_, prefix, tmp_path, source
+    node, limpet_, prefix, socket_path, source
 ):
     """A command that looked for what may go before the trial began would remove what is tried."""
     others = []
 
     def try_version(upgrade, version):
-        others.append(limpet_("upgrade", "0.2.0", "--prefix", prefix.path))
-        others.append(limpet_("upgrade", "--rollback", "--prefix", prefix.path))
-        others.append(limpet_("upgrade", "--status", "--prefix", prefix.path))
+        node.on_try = ended("failed")
+        for demand in ("0.2.0", "--rollback", "--status"):
+            command = [sys.executable, "-m", "limpet", "--socket", socket_path, "upgrade", demand]
+            others.append(
+                subprocess.run(
+                    [*command, "--prefix", prefix.path], capture_output=True, text=True, check=False
+                )
+            )
         ended("complete")(upgrade, version)
 
     node.on_try = try_version
     result = limpet_("upgrade", source, "--prefix", prefix.path)
     assert result.exit_code == 0, result.output
-    assert [other.exit_code for other in others] == [7, 7, 0]
+    assert [other.returncode for other in others] == [7, 7, 0]
     for other in others[:2]:
         assert f"another `limpet upgrade` (process {os.getpid()}) works on" in other.stderr
     node.on_try = ended("complete")
