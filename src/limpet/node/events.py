@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections import deque
@@ -53,25 +54,34 @@ class Events:
             name=name,
             message=message[:2000],
         )
-        last = self._unwritten[-1] if self._unwritten else None
-        if last is not None and _is_repeat(last, event):
+        last = self._last(of)
+        is_repeat = last is not None and _is_repeat(last, event)
+        if last is not None and is_repeat:
             event = dataclasses.replace(event, count=last.count + 1)
-            self._unwritten.pop()
-            self._by_object[of].pop()
-            self._kept -= 1
+            with contextlib.suppress(ValueError):  # it is written: what follows it says so
+                self._unwritten.remove(last)
         self._keep(event)
         self._unwritten.append(event)
-        self._is_urgent |= is_warning
+        self._is_urgent |= is_warning and not is_repeat
         if self._waits_since is None:
             self._waits_since = time.monotonic()
 
+    def _last(self, key: tuple[str, str, str]) -> Event | None:
+        events = self._by_object.get(key)
+        return events[-1][1] if events else None
+
     def _keep(self, event: Event) -> None:
-        """Remember an event, and forget one when there are too many.
+        """Remember an event in place of the one that it repeats, and forget one when there are too many.
 
         That is the oldest of the object that has most of them: it must not push others out.
         """
         key = (event.kind, event.namespace, event.name)
-        self._by_object.setdefault(key, deque()).append((next(self._serial), event))
+        events = self._by_object.setdefault(key, deque())
+        last = self._last(key)
+        if last is not None and last.count < event.count and _is_repeat(last, event):
+            events.pop()
+            self._kept -= 1
+        events.append((next(self._serial), event))
         self._kept += 1
         if self._kept > _KEPT:
             busiest = max(self._by_object, key=lambda each: len(self._by_object[each]))

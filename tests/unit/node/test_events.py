@@ -65,8 +65,6 @@ def test_repeats_are_folded(events, clock):
     [
         {"reason": "Other"},
         {"message": "other"},
-        {"of": ("Job", "default", "a")},
-        {"of": ("Deployment", "other", "a")},
         {"is_warning": True},
     ],
     ids=str,
@@ -86,14 +84,26 @@ def test_repeats_are_not_folded_for_ever(events, clock):
     assert len(all_of(events)) == 2
 
 
-def test_what_was_written_is_not_folded_into(events, database):
-    events.record("Error", "m", of=APP)
+def test_what_repeats_for_long_is_written_once_a_minute(events, database, clock):
+    for _ in range(300):
+        events.record("Error", "m", of=APP, is_warning=True)
+        events.flush_when_due()
+        clock.now += 1
+    written = [event.count for event in database.load_events()]
+    assert (written[0], len(written)) == (1, 5)
+    assert [event.count for event in all_of(events)] == [300]
     events.flush()
-    events.record("Error", "m", of=APP)
-    events.record("Error", "m", of=APP)
-    events.flush()
-    assert [event.count for event in database.load_events()] == [1, 2]
-    assert [event.count for event in all_of(events)] == [1, 2]
+    again = Events(database)
+    again.load()
+    assert all_of(again) == all_of(events)
+
+
+def test_what_others_do_meanwhile_does_not_keep_it_apart(events):
+    for _ in range(3):
+        events.record("Error", "m", of=APP)
+        events.record("Error", "m", of=("Job", "default", "a"))
+        events.record("Error", "m", of=("Deployment", "other", "a"))
+    assert [event.count for event in all_of(events)] == [3, 3, 3]
 
 
 def test_history_survives_a_restart(events, database):
