@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -105,7 +105,8 @@ def load_public_keys(texts: Iterable[str]) -> tuple[PublicKey, ...]:
     """
     found: dict[str, PublicKey] = {}
     for text in texts:
-        blocks = list(_PEM.finditer(text[:MAX_KEY_BYTES]))
+        _check_size(text)
+        blocks = list(_PEM.finditer(text))
         if not blocks:
             raise InvalidKeyError(
                 "no key is there: a public key begins with -----BEGIN PUBLIC KEY-----"
@@ -126,7 +127,8 @@ def load_private_key(text: str, passphrase: str | None = None) -> PrivateKey:
 
     Raises `InvalidKeyError` when it is none, is of another kind, or the passphrase is missing or wrong.
     """
-    block = _PEM.search(text[:MAX_KEY_BYTES])
+    _check_size(text)
+    block = _PEM.search(text)
     if block is None:
         raise InvalidKeyError(
             "no key is there: a private key begins with -----BEGIN ... PRIVATE KEY-----"
@@ -138,6 +140,8 @@ def load_private_key(text: str, passphrase: str | None = None) -> PrivateKey:
         der = _open_cosign_key(block.group(2), secret)
         try:
             return _require_kind(load_der_private_key(der, None))
+        except UnsupportedAlgorithm as error:
+            raise InvalidKeyError(f"the private key is not {_KINDS}") from error
         except (ValueError, TypeError) as error:
             raise InvalidKeyError("the private key's contents can't be read") from error
     try:
@@ -146,9 +150,18 @@ def load_private_key(text: str, passphrase: str | None = None) -> PrivateKey:
         if secret is None:
             raise InvalidKeyError("the private key is encrypted; give its passphrase") from error
         return load_private_key(text)
+    except UnsupportedAlgorithm as error:
+        raise InvalidKeyError(
+            f"the private key is not {_KINDS}, or encrypted in another way"
+        ) from error
     except ValueError as error:
         cause = "or its passphrase is another one" if secret is not None else "as a PEM key"
         raise InvalidKeyError(f"the private key can't be read, {cause}") from error
+
+
+def _check_size(text: str) -> None:
+    if len(text) > MAX_KEY_BYTES:
+        raise InvalidKeyError(f"the file of keys has over {MAX_KEY_BYTES >> 10} KiB")
 
 
 def _load_public_key(pem: str) -> PublicKey:
@@ -156,6 +169,8 @@ def _load_public_key(pem: str) -> PublicKey:
         key = load_pem_public_key(pem.encode())
     except ValueError as error:
         raise InvalidKeyError("the public key can't be read as a PEM key") from error
+    except UnsupportedAlgorithm as error:  # a curve, as secp160k1, or another kind
+        raise InvalidKeyError(f"the public key is not {_KINDS}") from error
     if isinstance(key, ed25519.Ed25519PublicKey) or (
         isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     ):

@@ -315,6 +315,21 @@ def test_another_keys_signature_and_a_signature_of_something_else_count_for_noth
     node.wait_reason("moved", "SignatureRefused")
 
 
+def test_a_key_of_a_kind_that_nobody_knows_here_is_said_to_be_one(
+    start: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
+) -> None:
+    private, public = keys
+    registry.add_signature("acme/app", registry.add_module("acme/app", "1", module()), private)
+    # The same key as one on the curve SM2.
+    der = base64.b64decode("".join(public.read_text().split("\n")[1:-2]))
+    der = der.replace(bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d"))
+    text = base64.b64encode(der).decode()
+    public.write_text(f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+    node = start(LIMPET_REGISTRY_POLICY=f"*={public}")
+    node.apply(http_app("app", image(registry)))
+    assert "P-256" in node.wait_reason("app", "InvalidKey")["message"]
+
+
 def test_a_policy_that_comes_later_judges_what_is_here(
     make_node: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
 ) -> None:

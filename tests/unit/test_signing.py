@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limpet.node.operator_files import MAX_KEYS_BYTES
 from limpet.secretbox import SecretboxError, open_secretbox
-from limpet.signing import InvalidKeyError, load_private_key, load_public_keys
+from limpet.signing import MAX_KEY_BYTES, InvalidKeyError, load_private_key, load_public_keys
 
 KEYS = Path(__file__).with_name("signing_keys")
 PAYLOAD = b'{"critical":{}}'
@@ -36,6 +37,18 @@ def pem(key, passphrase=None):
 
 def public_pem(key):
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def on_sm2(text):
+    """The same key as one on a curve that cryptography does not know: SM2 (GB/T 32918) for P-256."""
+    label = text.split("-----")[1].removeprefix("BEGIN ")
+    der = base64.b64decode("".join(text.split("\n")[1:-2]))
+    der = der.replace(bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d"))
+    return f"-----BEGIN {label}-----\n{base64.b64encode(der).decode()}\n-----END {label}-----\n"
+
+
+def test_what_the_node_reads_of_a_key_file_is_looked_at():
+    assert MAX_KEYS_BYTES == MAX_KEY_BYTES
 
 
 @pytest.mark.parametrize("name", ["cosign", "cosign-ed25519"])
@@ -91,6 +104,8 @@ def test_no_bytes_by_chance_are_a_signature(signature):
         (read("cosign.key"), "is no public key"),
         (public_pem(ec.generate_private_key(ec.SECP384R1()).public_key()), "P-256"),
         (public_pem(rsa.generate_private_key(65537, 1024).public_key()), "P-256"),
+        (on_sm2(public_pem(ec.generate_private_key(ec.SECP256R1()).public_key())), "P-256"),
+        (read("cosign.pub") + "\n" * MAX_KEY_BYTES, "over 64 KiB"),
     ],
 )
 def test_what_is_no_public_key_of_use_is_refused(text, message):
@@ -134,6 +149,8 @@ def test_the_older_label_is_cosigns_too():
         (pem(ec.generate_private_key(ec.SECP256R1()), b"x"), None, "give its passphrase"),
         (pem(ec.generate_private_key(ec.SECP256R1()), b"x"), "y", "another one"),
         (pem(ec.generate_private_key(ec.SECP384R1())), None, "P-256"),
+        (on_sm2(pem(ec.generate_private_key(ec.SECP256R1()))), None, "P-256"),
+        (read("cosign.key") + "\n" * MAX_KEY_BYTES, "limpet", "over 64 KiB"),
     ],
 )
 def test_what_is_no_private_key_of_use_is_refused(text, passphrase, message):

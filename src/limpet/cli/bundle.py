@@ -310,7 +310,7 @@ def _load_signer(path: Path, passphrase_fd: int | None) -> Callable[[bytes], str
 
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_KEY_BYTES).decode("ascii")
+            text = file.read(MAX_KEY_BYTES + 1).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidKeyError(f"{path}: can't read it: {error}") from error
     passphrase = None

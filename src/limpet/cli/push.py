@@ -156,10 +156,10 @@ def _parse_annotations(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _load_signer(path: Path) -> Callable[[bytes], bytes]:
-    from limpet.signing import InvalidKeyError, load_private_key
+    from limpet.signing import MAX_KEY_BYTES, InvalidKeyError, load_private_key
 
     with _open(path) as file:
-        text = file.read(1 << 16).decode("utf-8", "replace")
+        text = file.read(MAX_KEY_BYTES + 1).decode("utf-8", "replace")
     passphrase = next(
         (os.environ[each] for each in _PASSPHRASE_VARIABLES if each in os.environ), None
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from limpet.errors import TemporaryError
 
-MAX_KEYS_BYTES = 256 << 10
+MAX_KEYS_BYTES = 64 << 10
+"""`limpet.signing.MAX_KEY_BYTES`, which can't be imported here."""
 
 
 class SettingsFileError(TemporaryError):
