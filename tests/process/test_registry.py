@@ -378,6 +378,25 @@ def test_a_file_of_a_signed_container_image_runs_and_offline_too(
     node.stop()
 
 
+def test_signatures_that_a_registry_lost_still_count_here(
+    start: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
+) -> None:
+    private, public = keys
+    digest = registry.add_module("acme/app", "1", module())
+    registry.add_signature("acme/app", digest, private)
+    node = start(LIMPET_REGISTRY_POLICY=f"*={public}")
+    node.apply(http_app("app", image(registry)))
+    node.wait_ready("app")
+    registry.remove_manifest("acme/app", f"{digest.replace(':', '-')}.sig")
+    node.apply(http_app("again", image(registry), imagePullPolicy="Always"))
+    node.wait_ready("again")
+    registry.behaviour.status = 503
+    node.kill()
+    node.start()
+    for name in ("app", "again"):
+        node.wait_ready(name)
+
+
 # Credentials
 
 
