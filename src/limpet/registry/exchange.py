@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 from limpet import __version__
 from limpet.registry.errors import FetchError, FetchFailedError
 from limpet.registry.pace import Pace, Rates, stalled
+from limpet.registry.proxy import environment_proxy, is_excepted, parse_proxy
 from limpet.registry.reference import is_loopback
 from limpet.registry.times import explain_clock, parse_retry_after
 
@@ -31,25 +32,19 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_ERROR_BYTES = 4096
 _ERROR_CODE = re.compile(r"[A-Z_]{1,40}")
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+).*", re.DOTALL)
 _PERHAPS_LATER = frozenset({408, 421, 425, 429})
 _TELLING_WHEN = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """How to reach others: whom to trust and how fast. `proxies` is the environment's, by scheme."""
+    """How to reach others: whom to trust, how fast, and by which proxy (`limpet.registry.proxy`)."""
 
     trust: ssl.SSLContext
     rates: Rates = field(default_factory=Rates)
-    proxy: str = ""
+    proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
-
-
-def environment_proxy(environment: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The proxy for https that the environment names, and the hosts that it is not for."""
-    proxy = environment.get("https_proxy") or environment.get("HTTPS_PROXY") or ""
-    excepted = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    return proxy, tuple(name.strip().lstrip(".") for name in excepted.split(",") if name.strip())
 
 
 class Response:
@@ -240,22 +235,20 @@ def _connection(line: Line, url: str) -> http.client.HTTPConnection:
         return _Plain(pace, host, port, timeout=timeout)
     if parts.scheme != "https" or not host:
         raise FetchError(f"{shown_url(url)}: not an https:// address")
-    proxy = urlsplit(line.proxy) if line.proxy and not _is_excepted(host, line.no_proxy) else None
-    if proxy is None or not proxy.hostname or is_loopback(parts.netloc):
+    if not line.proxy or is_excepted(host, line.no_proxy) or is_loopback(parts.netloc):
         return _Secure(pace, host, port, timeout=timeout, context=line.trust)
-    secure = _Secure(pace, proxy.hostname, proxy.port or 80, timeout=timeout, context=line.trust)
-    secure.set_tunnel(host, port)
+    proxy = parse_proxy(line.proxy)
+    secure = _Secure(pace, proxy.host, proxy.port, timeout=timeout, context=line.trust)
+    secure.set_tunnel(host, port, headers=dict(proxy.headers))
     return secure
-
-
-def _is_excepted(host: str, names: tuple[str, ...]) -> bool:
-    return any(name == "*" or host == name or host.endswith(f".{name}") for name in names)
 
 
 def _failure(url: str, error: Exception) -> FetchFailedError:
     if isinstance(error, TimeoutError):
         return FetchFailedError(f"{url}: no answer in time")
-    text = f"{url}: {str(error) or type(error).__name__}"[:500]
+    # A proxy may repeat what it was sent.
+    reason = _REFUSED_TUNNEL.sub(r"the proxy answered \1", str(error)) or type(error).__name__
+    text = f"{url}: {reason}"[:500]
     return FetchFailedError(f"{text}{explain_clock(error)}")
 
 
