@@ -405,6 +405,38 @@ def docker_config(registry: OciServer, password: str = PASSWORD) -> str:
     return json.dumps({"auths": {registry.host: {"auth": pair}}})
 
 
+@pytest.mark.parametrize("action", ["pause", "restart", "undo"])
+def test_a_module_that_was_lost_is_pulled_again_by_a_rollouts_change(
+    start: Callable[..., RunningNode], registry: OciServer, action: str
+) -> None:
+    registry.add_module("acme/app", "1", module())
+    registry.add_module("acme/app", "2", module(10))
+    node = start()
+
+    def wait_release(number: int) -> None:
+        wait_for(
+            lambda: (
+                (told := node.status("app")["rollout"])["status"] == "complete"
+                and told["in_force"] == number
+            ),
+            f"release {number}",
+        )
+
+    for number in (1, 2):
+        node.apply(http_app("app", image(registry, version=f":{number}")))
+        wait_release(number)
+    for file in (node.data / "modules").iterdir():
+        file.unlink()
+    node.client.change_rollout(namespace="default", name="app", action=action)
+    if action == "pause":
+        node.client.change_rollout(namespace="default", name="app", action="resume")
+    else:
+        wait_release(3)
+    wanted = module() if action == "undo" else module(10)
+    assert node.status("app")["digest"] == digest_of(wanted)
+    assert node.request("app").status == 200
+
+
 @pytest.mark.parametrize("uses_tokens", [False, True])
 def test_credentials_of_a_file_and_of_a_secret_and_no_trace_of_them(
     start: Callable[..., RunningNode], registry: OciServer, tmp_path: Path, uses_tokens: bool
