@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from limpet import __version__
-from limpet.registry.errors import FetchError, FetchFailedError
+from limpet.registry.errors import FetchError, FetchFailedError, UnendedError
 from limpet.registry.pace import Pace, Rates, stalled
 from limpet.registry.proxy import environment_proxy, is_excepted, parse_proxy
 from limpet.registry.reference import is_loopback
@@ -72,7 +72,9 @@ class Response:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it comes. Raises `FetchFailedError` when it breaks off before its end."""
+        """The body as it comes. Raises `FetchFailedError` when it breaks off before its end, `UnendedError`
+        when whether it did can't be known (RFC 9112, section 9.8: without a length, TLS has to close).
+        """
         count = 0
         try:
             while data := self._answer.read1(64 << 10):
@@ -80,6 +82,14 @@ class Response:
                 yield data
         except http.client.IncompleteRead as error:
             raise FetchFailedError(f"{self.url}: the download ended after {count} bytes") from error
+        except ssl.SSLEOFError as error:
+            text = f"{self.url}: the download ended after {count} bytes"
+            if self._answer.length is not None or self._answer.chunked:
+                raise FetchFailedError(text) from error
+            raise UnendedError(
+                f"{text}, and nothing says that this is all: the server should send a length, or pin the "
+                "module by its digest (https://...#sha256=...)"
+            ) from error
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise _failure(self.url, error) from error
         if self._answer.length:
@@ -246,6 +256,8 @@ def _connection(line: Line, url: str) -> http.client.HTTPConnection:
 def _failure(url: str, error: Exception) -> FetchFailedError:
     if isinstance(error, TimeoutError):
         return FetchFailedError(f"{url}: no answer in time")
+    if isinstance(error, ssl.SSLEOFError):
+        return FetchFailedError(f"{url}: the connection ended before an answer came")
     # A proxy may repeat what it was sent.
     reason = _REFUSED_TUNNEL.sub(r"the proxy answered \1", str(error)) or type(error).__name__
     text = f"{url}: {reason}"[:500]
@@ -337,6 +349,8 @@ class _Secure(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         super().connect()
+        # A cut is no end. (An attribute that the stubs don't know.)
+        self.sock.suppress_ragged_eofs = False  # type: ignore[union-attr]
         self.sock = _Wire(self.sock, self._pace)
 
 

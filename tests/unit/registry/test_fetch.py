@@ -73,6 +73,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.head(200, Transfer_Encoding="chunked")
         self.wfile.write(b"1000\r\nabc")
 
+    def do_until_close(self, rest):
+        """As HTTP/1.0: the connection's end is the body's, properly said or as of a cut link."""
+        self.head(200)
+        self.wfile.write(MODULE if rest.endswith("whole") else MODULE[:-1])
+        if rest.startswith("said"):
+            self.wfile.flush()
+            self.connection.unwrap()
+
     def do_endless(self, _):
         self.head(200)
         with contextlib.suppress(OSError):
@@ -197,6 +205,21 @@ def fetch(server, tmp_path):
 @pytest.mark.parametrize("digest", [None, DIGEST])
 def test_a_module_is_fetched_and_hashed(fetch, path, digest):
     assert fetch(path, digest=digest) == (Fetched(DIGEST, len(MODULE), "", "partial"), MODULE)
+
+
+def test_an_end_that_nobody_said_is_none(fetch):
+    """A cut link ends a connection as a server does that says no length: TLS alone tells them apart."""
+    whole = Fetched(DIGEST, len(MODULE), "", "partial"), MODULE
+    assert fetch("until_close/said-whole") == whole
+    assert fetch("until_close/said-whole", digest=DIGEST) == whole
+    assert fetch("until_close/cut-whole", digest=DIGEST) == whole, "its digest says that it is all"
+    for end in ("cut-whole", "cut-short"):
+        reason, is_retryable, message = failure(fetch(f"until_close/{end}"))
+        assert (reason, is_retryable) == ("FetchFailed", True)
+        assert "#sha256=" in message
+    reason, is_retryable, message = failure(fetch("until_close/cut-short", digest=DIGEST))
+    assert (reason, is_retryable) == ("FetchFailed", True)
+    assert f"ended after {len(MODULE) - 1} bytes, which are not {DIGEST}" in message
 
 
 def test_an_absolute_redirect_to_https_is_followed(fetch, server):
