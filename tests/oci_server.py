@@ -140,6 +140,9 @@ class OciServer:
             self._manifests[f"{repository}/{version}"] = (media_type, data)
         return digest_of(data)
 
+    def remove_manifest(self, repository: str, version: str) -> None:
+        del self._manifests[f"{repository}/{version}"]
+
     def add_image(
         self,
         repository: str,

@@ -338,6 +338,21 @@ def test_another_keys_signature_and_a_signature_of_something_else_count_for_noth
     node.wait_reason("moved", "SignatureRefused")
 
 
+def test_a_key_of_a_kind_that_nobody_knows_here_is_said_to_be_one(
+    start: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
+) -> None:
+    private, public = keys
+    registry.add_signature("acme/app", registry.add_module("acme/app", "1", module()), private)
+    # The same key as one on the curve SM2.
+    der = base64.b64decode("".join(public.read_text().split("\n")[1:-2]))
+    der = der.replace(bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d"))
+    text = base64.b64encode(der).decode()
+    public.write_text(f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+    node = start(LIMPET_REGISTRY_POLICY=f"*={public}")
+    node.apply(http_app("app", image(registry)))
+    assert "P-256" in node.wait_reason("app", "InvalidKey")["message"]
+
+
 def test_a_policy_that_comes_later_judges_what_is_here(
     make_node: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
 ) -> None:
@@ -386,12 +401,63 @@ def test_a_file_of_a_signed_container_image_runs_and_offline_too(
     node.stop()
 
 
+def test_signatures_that_a_registry_lost_still_count_here(
+    start: Callable[..., RunningNode], registry: OciServer, keys: tuple[Any, Path]
+) -> None:
+    private, public = keys
+    digest = registry.add_module("acme/app", "1", module())
+    registry.add_signature("acme/app", digest, private)
+    node = start(LIMPET_REGISTRY_POLICY=f"*={public}")
+    node.apply(http_app("app", image(registry)))
+    node.wait_ready("app")
+    registry.remove_manifest("acme/app", f"{digest.replace(':', '-')}.sig")
+    node.apply(http_app("again", image(registry), imagePullPolicy="Always"))
+    node.wait_ready("again")
+    registry.behaviour.status = 503
+    node.kill()
+    node.start()
+    for name in ("app", "again"):
+        node.wait_ready(name)
+
+
 # Credentials
 
 
 def docker_config(registry: OciServer, password: str = PASSWORD) -> str:
     pair = base64.b64encode(f"user:{password}".encode()).decode()
     return json.dumps({"auths": {registry.host: {"auth": pair}}})
+
+
+@pytest.mark.parametrize("action", ["pause", "restart", "undo"])
+def test_a_module_that_was_lost_is_pulled_again_by_a_rollouts_change(
+    start: Callable[..., RunningNode], registry: OciServer, action: str
+) -> None:
+    registry.add_module("acme/app", "1", module())
+    registry.add_module("acme/app", "2", module(10))
+    node = start()
+
+    def wait_release(number: int) -> None:
+        wait_for(
+            lambda: (
+                (told := node.status("app")["rollout"])["status"] == "complete"
+                and told["in_force"] == number
+            ),
+            f"release {number}",
+        )
+
+    for number in (1, 2):
+        node.apply(http_app("app", image(registry, version=f":{number}")))
+        wait_release(number)
+    for file in (node.data / "modules").iterdir():
+        file.unlink()
+    node.client.change_rollout(namespace="default", name="app", action=action)
+    if action == "pause":
+        node.client.change_rollout(namespace="default", name="app", action="resume")
+    else:
+        wait_release(3)
+    wanted = module() if action == "undo" else module(10)
+    assert node.status("app")["digest"] == digest_of(wanted)
+    assert node.request("app").status == 200
 
 
 @pytest.mark.parametrize("uses_tokens", [False, True])

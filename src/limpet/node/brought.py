@@ -61,13 +61,23 @@ def remember(pulls: Pulls, brought: Sequence[Brought]) -> Callable[[], None] | N
     def write() -> None:
         for pull in planned:
             known = pulls.of_module(pull.source, pull.module)
-            is_poorer = known is not None and bool(known.evidence) and not pull.evidence
-            kept = known if is_poorer and known is not None else pull
-            if known is not None:
-                kept = replace(kept, extracted_from=known.extracted_from)
+            kept = pull if known is None else _join(known, pull)
             pulls.write(replace(kept, pulled_at=0.0))
 
     return write
+
+
+def _join(known: Pull, brought: Pull) -> Pull:
+    """What is known of a module's source, with the signatures that came along for the same manifest.
+
+    A bundle of somebody else's takes nothing away that this node can prove offline.
+    """
+    from limpet.registry.evidence import join_evidence
+
+    if known.manifest and known.manifest != brought.manifest:
+        return known
+    evidence = join_evidence(known.evidence, brought.evidence)
+    return replace(known, manifest=brought.manifest, evidence=evidence)
 
 
 def _read_evidence(brought: Brought) -> tuple[str, str]:

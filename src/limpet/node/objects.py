@@ -205,7 +205,8 @@ class Objects:
         return digest
 
     def _check_brought(self, app: App, digest: str | None, *, dry_run: bool) -> str | None:
-        """Return the module of a source that needs a network; `digest` is of one that was brought along.
+        """Return the module of a source that needs a network; `digest` is of one that was brought along, or
+        that the app or a release of it has, which is pulled again where it was lost.
 
         What an image reference pins is the image's manifest, not the module.
         """
@@ -217,6 +218,11 @@ class Objects:
                 f"{app.kind} {app.namespace}/{app.name}: {digest} was brought along, but the manifest "
                 f"pins {pinned}"
             )
+        key = (app.kind, app.namespace, app.name)
+        stored = self.stored.get(key)
+        known = {release.digest for release in self.releases.of(key)}
+        if digest in known or (stored is not None and digest == stored.digest):
+            return digest
         if not dry_run and not self._modules.has_module(digest):
             raise NotFoundError(f"the node has no module {digest}; upload it first")
         return digest

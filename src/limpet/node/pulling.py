@@ -18,7 +18,7 @@ from limpet.errors import DeniedError
 from limpet.node.operator_files import MAX_KEYS_BYTES, SettingsFileError, read_operator_file
 from limpet.node.tasks import RetryableError, memory_file, refusal, run_task
 from limpet.plan import PlanError
-from limpet.registry.evidence import MAX_EVIDENCE_BYTES
+from limpet.registry.evidence import MAX_EVIDENCE_BYTES, join_evidence
 from limpet.registry.policy import Rule, Verdict, parse_policy
 from limpet.registry.reference import name_place, name_source, parse_reference
 from limpet.store.downloads import Downloads
@@ -220,7 +220,11 @@ class Puller:
         if pull is None or not pull.manifest:
             return None
         answer, evidence = await self._fetch(app, name, pull, tell, _show_nothing, at=pull.manifest)
-        return self._remember(name, answer, evidence) if answer.digest == pull.module else None
+        if answer.digest != pull.module:
+            return None
+        renewed = self._renewed(name, answer, evidence)
+        self._pulls.amend(renewed)
+        return renewed
 
     async def _verify(self, pull: Pull, keys: tuple[str, ...]) -> Verified:
         return await self._verifier.verify(
@@ -260,7 +264,7 @@ class Puller:
         tell("Pulling", f'Pulling image "{name}"', False)
         begun = loop.time()
         answer, evidence = await self._fetch(app, name, pull, tell, show, at=at)
-        self._remember(name, answer, evidence)
+        self._pulls.write(replace(self._renewed(name, answer, evidence), pulled_at=0.0))
         size = self._store.module_bytes(answer.digest)
         tell(
             "Pulled",
@@ -270,21 +274,16 @@ class Puller:
         )
         return answer.digest
 
-    def _remember(self, name: str, answer: Fetched, evidence: str) -> Pull:
-        known = self._pulls.of_module(name, answer.digest) or Pull(
-            source=name, module=answer.digest
-        )
-        if answer.where == "store" and not evidence:
-            evidence = known.evidence
-        pull = replace(
+    def _renewed(self, name: str, answer: Fetched, evidence: str) -> Pull:
+        """What is known of a module's source by now: a registry that has no signatures takes none away."""
+        known = self._pulls.of_module(name, answer.digest)
+        known = known or Pull(source=name, module=answer.digest)
+        return replace(
             known,
             manifest=answer.manifest,
-            evidence=evidence,
+            evidence=join_evidence(evidence, known.evidence),
             extracted_from=answer.extracted_from or known.extracted_from,
-            pulled_at=0.0,
         )
-        self._pulls.write(pull)
-        return pull
 
     async def _fetch(
         self,

@@ -21,6 +21,10 @@ class FetchFailedError(TemporaryError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class UnendedError(FetchFailedError):
+    """A body of no known length whose connection ended without TLS's word that this was all."""
+
+
 class MissingError(NotFoundError):
     """What was asked for is not in the registry."""
 

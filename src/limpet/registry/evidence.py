@@ -69,5 +69,24 @@ def parse_evidence(document: object) -> Evidence:
     return evidence
 
 
+def join_evidence(first: str, second: str) -> str:
+    """What two texts say of the same manifests: all signatures, the first's before the second's, up to the
+    bounds. Of other manifests the first's, unless only the second has signatures, or says anything at all.
+    """
+    one, other = decode_evidence(first), decode_evidence(second)
+    if one == Evidence() or (other.signatures and not one.signatures):
+        return second
+    if one.manifests != other.manifests:
+        return first
+    room = MAX_EVIDENCE_BYTES // 2 - sum(len(manifest) for manifest in one.manifests)
+    signatures: list[Signature] = []
+    for each in dict.fromkeys((*one.signatures, *other.signatures)):
+        size = len(each.payload) + len(each.signature)
+        if size <= room and len(signatures) < MAX_SIGNATURES:
+            signatures.append(each)
+            room -= size
+    return encode_evidence(Evidence(manifests=one.manifests, signatures=tuple(signatures)))
+
+
 def _packed(data: bytes) -> str:
     return base64.b64encode(data).decode()

@@ -18,8 +18,9 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from limpet import __version__
-from limpet.registry.errors import FetchError, FetchFailedError
+from limpet.registry.errors import FetchError, FetchFailedError, UnendedError
 from limpet.registry.pace import Pace, Rates, stalled
+from limpet.registry.proxy import environment_proxy, is_excepted, parse_proxy
 from limpet.registry.reference import is_loopback
 from limpet.registry.times import explain_clock, parse_retry_after
 
@@ -31,25 +32,19 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_ERROR_BYTES = 4096
 _ERROR_CODE = re.compile(r"[A-Z_]{1,40}")
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+).*", re.DOTALL)
 _PERHAPS_LATER = frozenset({408, 421, 425, 429})
 _TELLING_WHEN = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """How to reach others: whom to trust and how fast. `proxies` is the environment's, by scheme."""
+    """How to reach others: whom to trust, how fast, and by which proxy (`limpet.registry.proxy`)."""
 
     trust: ssl.SSLContext
     rates: Rates = field(default_factory=Rates)
-    proxy: str = ""
+    proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
-
-
-def environment_proxy(environment: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The proxy for https that the environment names, and the hosts that it is not for."""
-    proxy = environment.get("https_proxy") or environment.get("HTTPS_PROXY") or ""
-    excepted = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    return proxy, tuple(name.strip().lstrip(".") for name in excepted.split(",") if name.strip())
 
 
 class Response:
@@ -77,7 +72,9 @@ class Response:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it comes. Raises `FetchFailedError` when it breaks off before its end."""
+        """The body as it comes. Raises `FetchFailedError` when it breaks off before its end, `UnendedError`
+        when whether it did can't be known (RFC 9112, section 9.8: without a length, TLS has to close).
+        """
         count = 0
         try:
             while data := self._answer.read1(64 << 10):
@@ -85,6 +82,14 @@ class Response:
                 yield data
         except http.client.IncompleteRead as error:
             raise FetchFailedError(f"{self.url}: the download ended after {count} bytes") from error
+        except ssl.SSLEOFError as error:
+            text = f"{self.url}: the download ended after {count} bytes"
+            if self._answer.length is not None or self._answer.chunked:
+                raise FetchFailedError(text) from error
+            raise UnendedError(
+                f"{text}, and nothing says that this is all: the server should send a length, or pin the "
+                "module by its digest (https://...#sha256=...)"
+            ) from error
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise _failure(self.url, error) from error
         if self._answer.length:
@@ -240,22 +245,22 @@ def _connection(line: Line, url: str) -> http.client.HTTPConnection:
         return _Plain(pace, host, port, timeout=timeout)
     if parts.scheme != "https" or not host:
         raise FetchError(f"{shown_url(url)}: not an https:// address")
-    proxy = urlsplit(line.proxy) if line.proxy and not _is_excepted(host, line.no_proxy) else None
-    if proxy is None or not proxy.hostname or is_loopback(parts.netloc):
+    if not line.proxy or is_excepted(host, line.no_proxy) or is_loopback(parts.netloc):
         return _Secure(pace, host, port, timeout=timeout, context=line.trust)
-    secure = _Secure(pace, proxy.hostname, proxy.port or 80, timeout=timeout, context=line.trust)
-    secure.set_tunnel(host, port)
+    proxy = parse_proxy(line.proxy)
+    secure = _Secure(pace, proxy.host, proxy.port, timeout=timeout, context=line.trust)
+    secure.set_tunnel(host, port, headers=dict(proxy.headers))
     return secure
-
-
-def _is_excepted(host: str, names: tuple[str, ...]) -> bool:
-    return any(name == "*" or host == name or host.endswith(f".{name}") for name in names)
 
 
 def _failure(url: str, error: Exception) -> FetchFailedError:
     if isinstance(error, TimeoutError):
         return FetchFailedError(f"{url}: no answer in time")
-    text = f"{url}: {str(error) or type(error).__name__}"[:500]
+    if isinstance(error, ssl.SSLEOFError):
+        return FetchFailedError(f"{url}: the connection ended before an answer came")
+    # A proxy may repeat what it was sent.
+    reason = _REFUSED_TUNNEL.sub(r"the proxy answered \1", str(error)) or type(error).__name__
+    text = f"{url}: {reason}"[:500]
     return FetchFailedError(f"{text}{explain_clock(error)}")
 
 
@@ -344,6 +349,8 @@ class _Secure(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         super().connect()
+        # A cut is no end. (An attribute that the stubs don't know.)
+        self.sock.suppress_ragged_eofs = False  # type: ignore[union-attr]
         self.sock = _Wire(self.sock, self._pace)
 
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limpet.registry.errors import FetchError, FetchFailedError
+from limpet.registry.errors import FetchError, FetchFailedError, UnendedError
 from limpet.registry.exchange import failed
 
 if TYPE_CHECKING:
@@ -125,11 +125,20 @@ def _continue(
             sink.clear()
     with open_at(headers) as response:
         total = _begin(response, sink, wanted)
-        for piece in response.pieces():
-            if total is not None and sink.size + len(piece) > total:
-                raise FetchError(f"{wanted.what}: more than the {total} bytes that it has came")
-            sink.write(piece)
-            report(sink.size, total)
+        try:
+            for piece in response.pieces():
+                if total is not None and sink.size + len(piece) > total:
+                    raise FetchError(f"{wanted.what}: more than the {total} bytes that it has came")
+                sink.write(piece)
+                report(sink.size, total)
+        except UnendedError as error:
+            if wanted.digest is None:
+                raise
+            if sink.digest != wanted.digest:
+                raise FetchFailedError(
+                    f"{wanted.what}: the download ended after {sink.size} bytes, which are not "
+                    f"{wanted.digest}"
+                ) from error
     if total is not None and sink.size < total:
         raise FetchFailedError(f"{wanted.what}: the download ended after {sink.size} bytes")
 

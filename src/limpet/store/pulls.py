@@ -87,6 +87,17 @@ class Pulls:
             [(*_row(pull), pulled_at)],
         )
 
+    def amend(self, pull: Pull) -> None:
+        """Write down what was learned of an earlier pull, which stays as old as it is.
+
+        Raises `StoreFullError`.
+        """
+        self._database.write(
+            "UPDATE pulls SET manifest = ?, evidence = ?, extracted_from = ?"
+            " WHERE source = ? AND module = ?",
+            [(pull.manifest, pull.evidence, pull.extracted_from, pull.source, pull.module)],
+        )
+
     def _of(self, source: str) -> list[Pull]:
         rows = self._database.read(
             "SELECT source, module, manifest, evidence, extracted_from, pulled_at FROM pulls"

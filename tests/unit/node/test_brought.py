@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from limpet.registry.documents import digest_of
 from limpet.registry.errors import FormatError
 from limpet.registry.evidence import MAX_SIGNATURES, decode_evidence
 from limpet.store.database import Database
-from limpet.store.pulls import Pulls
+from limpet.store.pulls import Pull, Pulls
 
 MODULE = "sha256:" + "a" * 64
 SOURCE = "oci://registry.example/acme/app:1"
@@ -113,6 +114,41 @@ def test_better_evidence_replaces_worse_and_never_the_other_way_round(pulls):
     kept = pulls.latest(SOURCE)
     assert json.loads(kept.evidence) == EVIDENCE
     assert kept.manifest == digest_of(INDEX)
+
+
+def bring(pulls, evidence, source=SOURCE):
+    write = remember(pulls, [Brought(pod(source), MODULE, evidence)])
+    assert write is not None
+    write()
+    return pulls.of_module(source, MODULE)
+
+
+def signed_by(*names, manifests=EVIDENCE["manifests"]):
+    signatures = [[base64.b64encode(name).decode()] * 2 for name in names]
+    return {"manifests": list(manifests), "signatures": signatures}
+
+
+def payloads(pull):
+    return [each.payload for each in decode_evidence(pull.evidence).signatures]
+
+
+def test_a_bundle_adds_signatures_and_takes_none_away(pulls):
+    assert payloads(bring(pulls, signed_by(b"a"))) == [b"a"]
+    assert payloads(bring(pulls, signed_by())) == [b"a"], "as a mirror without them has it"
+    assert payloads(bring(pulls, signed_by(b"b"))) == [b"a", b"b"]
+    junk = [b"%d" % number for number in range(MAX_SIGNATURES)]
+    assert payloads(bring(pulls, signed_by(*junk))) == [b"a", b"b", *junk[:-2]]
+
+
+def test_a_bundle_does_not_say_by_which_manifest_a_known_module_came(pulls):
+    own = Pull(source=SOURCE, module=MODULE, manifest=digest_of(INDEX), extracted_from="x")
+    pulls.write(own)
+    other = signed_by(b"a", manifests=EVIDENCE["manifests"][1:])
+    for evidence in (None, other, signed_by(b"a", manifests=())):
+        kept = bring(pulls, evidence)
+        assert replace(kept, pulled_at=0.0) == own
+    assert payloads(bring(pulls, EVIDENCE)) == [b"payload"]
+    assert bring(pulls, other).extracted_from == "x"
 
 
 def test_what_was_brought_last_is_what_the_source_is_now(pulls):

@@ -1,7 +1,10 @@
+import base64
 import contextlib
 import hashlib
 import http.server
 import os
+import socket
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -10,6 +13,7 @@ import pytest
 
 from limpet.errors import LimpetError
 from limpet.registry.errors import FetchError, FetchFailedError
+from limpet.registry.exchange import Line, make_trust
 from limpet.registry.fetch import equip, fetch_module
 from limpet.registry.sink import Sink
 from limpet.worker.channel import Channel
@@ -69,6 +73,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.head(200, Transfer_Encoding="chunked")
         self.wfile.write(b"1000\r\nabc")
 
+    def do_until_close(self, rest):
+        """As HTTP/1.0: the connection's end is the body's, properly said or as of a cut link."""
+        self.head(200)
+        self.wfile.write(MODULE if rest.endswith("whole") else MODULE[:-1])
+        if rest.startswith("said"):
+            self.wfile.flush()
+            self.connection.unwrap()
+
     def do_endless(self, _):
         self.head(200)
         with contextlib.suppress(OSError):
@@ -124,7 +136,7 @@ def certificates(tmp_path_factory):
         folder=folder,
     )  # fmt: skip
     (folder / "names").write_text(
-        "subjectAltName=IP:127.0.0.1\n"
+        "subjectAltName=IP:127.0.0.1,DNS:proxied.example\n"
         "keyUsage=critical,digitalSignature\n"
         "subjectKeyIdentifier=hash\n"
         "authorityKeyIdentifier=keyid\n"
@@ -193,6 +205,21 @@ def fetch(server, tmp_path):
 @pytest.mark.parametrize("digest", [None, DIGEST])
 def test_a_module_is_fetched_and_hashed(fetch, path, digest):
     assert fetch(path, digest=digest) == (Fetched(DIGEST, len(MODULE), "", "partial"), MODULE)
+
+
+def test_an_end_that_nobody_said_is_none(fetch):
+    """A cut link ends a connection as a server does that says no length: TLS alone tells them apart."""
+    whole = Fetched(DIGEST, len(MODULE), "", "partial"), MODULE
+    assert fetch("until_close/said-whole") == whole
+    assert fetch("until_close/said-whole", digest=DIGEST) == whole
+    assert fetch("until_close/cut-whole", digest=DIGEST) == whole, "its digest says that it is all"
+    for end in ("cut-whole", "cut-short"):
+        reason, is_retryable, message = failure(fetch(f"until_close/{end}"))
+        assert (reason, is_retryable) == ("FetchFailed", True)
+        assert "#sha256=" in message
+    reason, is_retryable, message = failure(fetch("until_close/cut-short", digest=DIGEST))
+    assert (reason, is_retryable) == ("FetchFailed", True)
+    assert f"ended after {len(MODULE) - 1} bytes, which are not {DIGEST}" in message
 
 
 def test_an_absolute_redirect_to_https_is_followed(fetch, server):
@@ -375,3 +402,96 @@ def test_both_kinds_of_failure_say_whether_to_try_again():
     assert not FetchError("x").is_retryable
     assert FetchFailedError("x").is_retryable
     assert issubclass(FetchFailedError, LimpetError)
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Connects whoever asks to one port; with a status it refuses, and repeats what it was told."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, target):
+        super().__init__(("127.0.0.1", 0), ProxyHandler)
+        self.target = target
+        self.refusal = 0
+        self.asked = []
+
+
+class ProxyHandler(socketserver.StreamRequestHandler):
+    def handle(self):
+        head = []
+        while (line := self.rfile.readline()) not in (b"", b"\r\n"):
+            head.append(line.decode().strip())
+        self.server.asked.append(head)
+        if self.server.refusal:
+            told = [line for line in head if "Authorization" in line]
+            self.wfile.write(f"HTTP/1.1 {self.server.refusal} {told}\r\n\r\n".encode())
+            return
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", self.server.target)) as behind:
+            answers = threading.Thread(target=relay, args=(behind, self.connection))
+            answers.start()
+            relay(self.connection, behind)
+            answers.join()
+
+
+def relay(source, sink):
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy(server):
+    with Proxy(server.server_port) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield proxy
+        proxy.shutdown()
+        thread.join()
+
+
+PROXIED = "https://proxied.example:8443/module"
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"], ids=["as-curl-takes-it", "http"])
+@pytest.mark.parametrize("user", ["", "us%40er:ge%3Aheim@", "us%40er@"])
+def test_a_proxy_is_used_and_told_who_asks(fetch, proxy, monkeypatch, scheme, user):
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}{user}127.0.0.1:{proxy.server_address[1]}")
+    assert fetch(location=PROXIED) == (Fetched(DIGEST, len(MODULE), "", "partial"), MODULE)
+    [head] = proxy.asked
+    assert head[0].startswith("CONNECT proxied.example:8443 ")
+    told = [line.partition(" Basic ")[2] for line in head if line.startswith("Proxy-Authoriz")]
+    pair = {"": None, "us%40er@": b"us@er:"}.get(user, b"us@er:ge:heim")
+    assert [base64.b64decode(each) for each in told] == ([] if pair is None else [pair])
+
+
+@pytest.mark.parametrize("refusal", [407, 502])
+def test_a_proxy_that_refuses_has_nobody_show_its_password(fetch, proxy, monkeypatch, refusal):
+    proxy.refusal = refusal
+    monkeypatch.setenv("https_proxy", f"user:geheim@127.0.0.1:{proxy.server_address[1]}")
+    reason, is_retryable, message = failure(fetch(location=PROXIED))
+    assert (reason, is_retryable) == ("FetchFailed", True)
+    assert str(refusal) in message
+    pair = base64.b64encode(b"user:geheim").decode()
+    assert pair in str(proxy.asked)
+    assert pair not in message
+    assert "geheim" not in message
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://u:geheim@p:port", "u:geheim@p:99999", "socks5://u:geheim@p", "https://u:geheim@p:1",
+     "http://u:geheim@", "[::1"],
+)  # fmt: skip
+def test_what_is_no_proxy_is_refused_without_showing_it(fetch, server, monkeypatch, proxy):
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    reason, is_retryable, message = failure(fetch(location=PROXIED))
+    assert (reason, is_retryable) == ("FetchRefused", False)
+    assert "HTTPS_PROXY" in message
+    assert "heim" not in message
+    assert fetch("module")[1] == MODULE, "this device is not behind it"
+    monkeypatch.setenv("NO_PROXY", "proxied.example")
+    assert "HTTPS_PROXY" not in failure(fetch(location=PROXIED))[2]
+    assert "heim" not in repr(Line(trust=make_trust(), proxy=proxy))

@@ -1,6 +1,7 @@
 """What was pulled, and what is not finished: remembered, superseded, forgotten."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,17 @@ def test_the_last_pull_counts_whatever_the_clock_says(database):
     pulls.write(Pull(source=SOURCE, module=OLD, manifest="m3", pulled_at=1.0))
     assert pulls.latest(SOURCE).manifest == "m3"
     assert pulls.latest("oci://r.example/other:1") is None
+
+
+def test_what_is_learned_of_an_older_pull_does_not_make_it_the_last(database):
+    pulls = Pulls(database, lambda _: True)
+    older = Pull(source=SOURCE, module=OLD, manifest="m1")
+    pulls.write(older)
+    pulls.write(Pull(source=SOURCE, module=NEW, manifest="m2"))
+    pulls.amend(replace(older, evidence="e", extracted_from="m1"))
+    assert pulls.latest(SOURCE).module == NEW
+    kept = pulls.of_module(SOURCE, OLD)
+    assert (kept.manifest, kept.evidence, kept.extracted_from) == ("m1", "e", "m1")
 
 
 def test_a_module_that_is_gone_is_not_here_and_is_forgotten(database):
