@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from installations import (
     InstalledNode,
     PassphraseNode,
+    UnheardNode,
     build_wheel,
     copy_installation,
     make_variant,
@@ -345,6 +346,25 @@ def test_a_passphrase_is_not_asked_for_again(
         node.client.try_version(version)
         assert wait_over(node, version)["state"] == state
     assert workers(node) == before
+
+
+def test_a_node_that_nobody_listens_to_goes_on(
+    make_installed: Callable[..., UnheardNode],
+) -> None:
+    node = make_installed(UnheardNode)
+    os.close(node.listener)
+    make_variant(node.prefix, NEXT, {})
+    make_variant(node.prefix, "0.9.3", BROKEN["0.9.3"][0])
+    before = start_apps(node)
+    for version, state in (("0.9.3", "failed"), (NEXT, "complete")):
+        node.client.try_version(version)
+        assert wait_over(node, version)["state"] == state
+    os.kill(node.pid("agent"), signal.SIGKILL)
+    node.wait_up()
+    wait_for(lambda: node.events(reason="AgentRestarted"), "the next agent")
+    assert workers(node) == before
+    node.apply(http_app("another", "echo"))
+    node.wait_ready("another")
 
 
 def test_what_can_not_be_tried_is_not(
