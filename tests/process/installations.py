@@ -54,6 +54,25 @@ class InstalledNode(RunningNode):
         )
 
 
+class UnheardNode(InstalledNode):
+    """One whose output goes to whoever has `listener`, until that is closed."""
+
+    listener = -1
+
+    def start(self, *, is_awaited: bool = True) -> None:
+        self.listener, writer = os.pipe()
+        self.process = subprocess.Popen(
+            self.command(),
+            env=self.environment(),
+            stdout=writer,
+            stderr=writer,
+            process_group=0,
+        )
+        os.close(writer)
+        if is_awaited:
+            self.wait_up()
+
+
 class PassphraseNode(InstalledNode):
     """One that `limpet up` starts with a passphrase from a pipe."""
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from installations import (
     InstalledNode,
     PassphraseNode,
+    UnheardNode,
     build_wheel,
     copy_installation,
     make_variant,
@@ -183,6 +184,16 @@ def wheels_with(
     return folder
 
 
+def make_bundle(folder: Path, wheels: Path, *options: str | Path) -> Path:
+    """Return a new bundle with these wheels."""
+    manifest, bundle = folder / "settings.yaml", folder / f"site{len(options)}.bundle"
+    manifest.write_text(yaml.safe_dump(config_map("settings", a="b")))
+    demand = ("bundle", "create", "-f", manifest, "--wheels", wheels, "-o", bundle, *options)
+    done = run_limpet(Path(sys.executable), *demand)
+    assert done.returncode == 0, done.stderr
+    return bundle
+
+
 def start_apps(node: InstalledNode) -> list[int]:
     """Start apps and return the processes of their workers."""
     node.apply(
@@ -338,6 +349,25 @@ def test_a_passphrase_is_not_asked_for_again(
     assert workers(node) == before
 
 
+def test_a_node_that_nobody_listens_to_goes_on(
+    make_installed: Callable[..., UnheardNode],
+) -> None:
+    node = make_installed(UnheardNode)
+    os.close(node.listener)
+    make_variant(node.prefix, NEXT, {})
+    make_variant(node.prefix, "0.9.3", BROKEN["0.9.3"][0])
+    before = start_apps(node)
+    for version, state in (("0.9.3", "failed"), (NEXT, "complete")):
+        node.client.try_version(version)
+        assert wait_over(node, version)["state"] == state
+    os.kill(node.pid("agent"), signal.SIGKILL)
+    node.wait_up()
+    wait_for(lambda: node.events(reason="AgentRestarted"), "the next agent")
+    assert workers(node) == before
+    node.apply(http_app("another", "echo"))
+    node.wait_ready("another")
+
+
 def test_what_can_not_be_tried_is_not(
     make_installed: Callable[..., InstalledNode], wheels: Path, tmp_path: Path
 ) -> None:
@@ -379,25 +409,18 @@ def test_what_a_signed_bundle_brings_is_what_is_tried(
     public.write_bytes(
         key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
-    manifest = tmp_path / "settings.yaml"
-    manifest.write_text(yaml.safe_dump(config_map("settings", a="b")))
-    folder, signed, bare = wheels_with(wheels, tmp_path / "newer", NEXT), "signed", "bare"
-    for name, options in ((signed, ["--sign", private]), (bare, [])):
-        made = run_limpet(
-            Path(sys.executable),
-            *("bundle", "create", "-f", manifest, "--wheels", folder, "-o", tmp_path / name),
-            *options,
-        )
-        assert made.returncode == 0, made.stderr
+    folder = wheels_with(wheels, tmp_path / "newer", NEXT)
+    signed = make_bundle(tmp_path, folder, "--sign", private)
+    bare = make_bundle(tmp_path, folder)
     node = make_installed(LIMPET_BUNDLES_KEYS=str(public), LIMPET_BUNDLES_REQUIRE_SIGNATURE="true")
     make_variant(node.prefix, NEXT, NEVER_HEALTHY)
-    done = node.upgrade(tmp_path / bare)
+    done = node.upgrade(bare)
     assert done.returncode == 5
     assert "bundles.require_signature" in done.stderr
     done = node.upgrade(folder, "--require-signature")
     assert done.returncode == 5
     assert "is no bundle" in done.stderr
-    done = node.upgrade(tmp_path / signed, "--require-signature", "--json")
+    done = node.upgrade(signed, "--require-signature", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "complete"
     assert node.client.node()["version"] == NEXT
@@ -415,15 +438,43 @@ def test_a_node_that_is_no_installation_says_how_to_become_one(
     assert done.returncode == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_space_is_looked_at_first(wheels: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a disk of this size, or with room for so many files; return its folder."""
     place = tmp_path / "small"
     place.mkdir()
-    mount.mount("small", place, "tmpfs", data=f"size={16 << 20}")
-    try:
-        done = run_limpet(Path(sys.executable), "upgrade", wheels, "--prefix", place / "opt")
-        assert done.returncode == 7
+
+    def make(options: str) -> Path:
+        mount.mount("small", place, "tmpfs", data=options)
+        return place
+
+    yield make
+    mount.unmount(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_space_is_looked_at_first(
+    wheels: Path, tmp_path: Path, small_disk: Callable[[str], Path], options: list[str]
+) -> None:
+    place = small_disk(f"size={16 << 20}")
+    for source in (wheels, make_bundle(tmp_path, wheels)):
+        done = run_limpet(
+            Path(sys.executable), "upgrade", source, "--prefix", place / "opt", *options
+        )
+        assert done.returncode == 7, done.stderr
         assert "16 MiB free" in done.stderr
-        assert not (place / "opt/versions").exists()
-    finally:
-        mount.unmount(place)
+        assert list(place.glob("opt/*")) in ([], [place / "opt/.lock"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_is_full_all_the_same_is_no_defect(
+    wheels: Path, tmp_path: Path, small_disk: Callable[[str], Path]
+) -> None:
+    place = small_disk("nr_inodes=5,size=1g")
+    done = run_limpet(
+        Path(sys.executable), "upgrade", make_bundle(tmp_path, wheels), "--prefix", place / "opt"
+    )
+    assert done.returncode == 7, done.stderr
+    assert "is full" in done.stderr
+    assert os.listdir(place / "opt") == [".lock"]

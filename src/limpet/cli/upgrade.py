@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ class _Task:
             source = stack.enter_context(
                 open_source(
                     text,
-                    space=place.path,
+                    place=place,
                     client=self.client,
                     status=self.status,
                     require_signature=self.require_signature,
@@ -198,11 +199,20 @@ class _Task:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Change what is installed and have it tried, with nobody else removing it meanwhile."""
+        from limpet.upgrade.install import NoRoomError
+
+        place = self.place
         try:
-            with self.place.locked():
+            with place.locked():
+                place.remove_scratch()
                 yield
         except OSError as error:
-            raise UnavailableError(f"can't change {self.place.path}: {error}") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoRoomError(
+                    f"the disk of {place.path} is full ({error}); what runs was not changed. Free some "
+                    "space there and try again"
+                ) from error
+            raise UnavailableError(f"can't change {place.path}: {error}") from error
 
     def _find_node(self) -> Json | None:
         """What tries a version: a node of this installation. None where it is to be done without."""

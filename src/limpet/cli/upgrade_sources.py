@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limpet.errors import DeniedError, NotFoundError
-from limpet.upgrade.install import Source, find_wheels, wheel_version
+from limpet.upgrade.install import Source, find_wheels, require_free, wheel_version
 from limpet.upgrade.layout import check_version
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from limpet.api.client import Client
     from limpet.bundle.reading import Bundle
     from limpet.cli.terminal import StatusLine
+    from limpet.upgrade.layout import Prefix
 
 
 class UntrustedWheelsError(DeniedError):
@@ -32,16 +33,16 @@ def is_bundle(text: str) -> bool:
 
 @contextmanager
 def open_source(
-    text: str, *, space: Path, client: Client, status: StatusLine, require_signature: bool
+    text: str, *, place: Prefix, client: Client, status: StatusLine, require_signature: bool
 ) -> Iterator[Source]:
-    """The version that a command line names; a bundle's wheels are files while it is open.
+    """The version that a command line names; a bundle's wheels are files in `place` while it is open.
 
-    Raises LimpetError, OSError. They lie in the folder `space`. `client` is the node's that judges bundles.
+    Raises LimpetError, OSError. Who opens a bundle has the lock of `place`. `client` is the node's that
+    judges bundles.
     """
     path = Path(text)
     if is_bundle(text):
-        space.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with _unpacked(path, space, client, status, require_signature=require_signature) as folder:
+        with _unpacked(path, place, client, status, require_signature=require_signature) as folder:
             yield find_wheels(folder)
         return
     if not path.exists() and (path.suffix == ".whl" or "/" in text):
@@ -61,31 +62,29 @@ def open_source(
 
 @contextmanager
 def _unpacked(
-    path: Path, space: Path, client: Client, status: StatusLine, *, require_signature: bool
+    path: Path, place: Prefix, client: Client, status: StatusLine, *, require_signature: bool
 ) -> Iterator[Path]:
     """A folder with the wheels of a bundle, all of which was verified."""
-    from tempfile import TemporaryDirectory
-
     from limpet.bundle.reading import BundleFile
 
-    with (
-        BundleFile(path) as opened,
-        TemporaryDirectory(prefix=".wheels-", dir=space) as folder,
-    ):
+    with BundleFile(path) as opened:
         found = opened.verify(
             on_progress=lambda done: status.show_progress(
                 "verifying", done=done, total=max(done, opened.size_bytes)
             )
         )
-        if not found.contents.wheels:
+        wheels = found.contents.wheels
+        if not wheels:
             raise NotFoundError(
                 f"{path} has no wheels; `limpet bundle create --wheels DIR` puts them in"
             )
         _judge(client, path, found, require_signature=require_signature)
-        for blob in found.contents.wheels:
-            with (Path(folder) / blob.title).open("xb") as file:
-                opened.copy_blob(blob, file)
-        yield Path(folder)
+        require_free(place.path, sum(blob.size for blob in wheels), f"what {path.name} unpacks to")
+        with place.scratch() as folder:
+            for blob in wheels:
+                with (folder / blob.title).open("xb") as file:
+                    opened.copy_blob(blob, file)
+            yield folder
 
 
 def _judge(client: Client, path: Path, found: Bundle, *, require_signature: bool) -> None:

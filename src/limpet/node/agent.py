@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 import traceback
 from functools import cached_property
@@ -43,6 +42,7 @@ from limpet.node.reconciler import Reconciler
 from limpet.node.reporting import Reporter
 from limpet.node.rollouts import Rollouts
 from limpet.node.router import RouterProcess
+from limpet.node.saying import say, say_problem
 from limpet.node.spares import Spares
 from limpet.node.upgrading import Upgrades
 from limpet.node.verifying import Verifier
@@ -383,8 +383,7 @@ class Agent:
         """End soon, from any thread: the next agent restores the state, and workers serve on meanwhile."""
         if not self.exit_code:
             self.exit_code = _DAMAGED_CODE
-            sys.stderr.write(f"warning: the state is damaged ({why}); it is restored now\n")
-            sys.stderr.flush()
+            say_problem(f"warning: the state is damaged ({why}); it is restored now")
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _on_loop_end(self, task: asyncio.Task[None]) -> None:
@@ -411,11 +410,10 @@ class Agent:
                 "AgentRestarted",
                 f"the agent had ended by {what} and was started again; {adopted} workers went on",
             )
-        sys.stdout.write(
+        say(
             f"limpet {__version__}: node {self.name} is up, its API on "
-            f"{self.settings.node.socket_path}, its data in {self.settings.node.data_directory}\n"
+            f"{self.settings.node.socket_path}, its data in {self.settings.node.data_directory}"
         )
-        sys.stdout.flush()
 
     def _adopt_plain_logs(self) -> None:
         """Take over what an earlier version logged. Logs are worth a try, not a node."""
@@ -570,6 +568,6 @@ def run_agent(
         code = asyncio.run(main())
         os.close(lock)
     except LimpetError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say_problem(f"error: {error}")
         return error.exit_code
     return code

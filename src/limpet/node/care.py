@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 import traceback
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from limpet.node.background import in_thread
 from limpet.node.conditions import Conditions
 from limpet.node.disk import DiskKeeper
 from limpet.node.memory import MemoryKeeper
+from limpet.node.saying import say_problem
 from limpet.node.volume_recovery import VolumeRecovery
 from limpet.store.backups import BackupError
 
@@ -98,8 +98,7 @@ class Care:
         """Tell what was found when the node's files were opened; guard what is stored from now on."""
         self.tell_problems()
         if self._database.restored is not None:  # its event came with it
-            sys.stderr.write(f"warning: {self._database.restored}\n")
-        sys.stderr.flush()
+            say_problem(f"warning: {self._database.restored}")
         self._store.admit = self.disk.admit
 
     def stop(self) -> None:
@@ -110,7 +109,7 @@ class Care:
         """Tell what people have to know of the keyring."""
         for reason, message in self._keys.take_problems():
             self._record(reason, message, True)
-            sys.stderr.write(f"warning: {message}\n")
+            say_problem(f"warning: {message}")
 
     @property
     def is_memory_short(self) -> bool:

@@ -141,15 +141,22 @@ class DiskKeeper:
         return decide_disk_pressure(was_under=was_under, free_bytes=free, floor_bytes=floor)
 
     def _sweep(self, now: float) -> None:
+        # A backup that is being made may take long, and this is the event loop's thread.
+        with self._backups.held_if_free() as may_drop_backups:
+            self._evict(now, may_drop_backups=may_drop_backups)
+
+    def _evict(self, now: float, *, may_drop_backups: bool) -> None:
         files = list(self._store.files())
-        candidates = {each.name: each for each in self._candidates(files, now)}
+        candidates = [*self._unused_files(files, now)]
+        if may_drop_backups:
+            candidates += self._older_backups()
         found = os.statvfs(self._directory)
         view = DiskView(
             total_bytes=found.f_blocks * found.f_frsize,
             free_bytes=found.f_bavail * found.f_frsize,
             modules_bytes=sum(each.size_bytes for each in files),
         )
-        chosen = decide_evictions(candidates.values(), view, self._budget)
+        chosen = decide_evictions(candidates, view, self._budget)
         self._swept_at = now
         by_name = {each.name: each for each in files}
         freed: dict[Rank, tuple[int, int]] = {}
@@ -164,7 +171,7 @@ class DiskKeeper:
         if freed:
             self._record("Evicted", _describe(freed), False)
 
-    def _candidates(self, files: Iterable[StoredFile], now: float) -> Iterable[Candidate]:
+    def _unused_files(self, files: Iterable[StoredFile], now: float) -> Iterable[Candidate]:
         """Give what may go, and remember since when each has been of no use.
 
         The first look can't know since when: what was there before the agent has had its grace.
@@ -184,6 +191,8 @@ class DiskKeeper:
             unused[each.name] = known
             yield Candidate(rank, each.name, each.size_bytes, now - known.since)
         self._unused = unused
+
+    def _older_backups(self) -> Iterable[Candidate]:
         for path in self._backups.numbered()[1:]:
             size = path.stat().st_blocks * 512
             yield Candidate(Rank.BACKUP, path.name, size, self._budget.grace_seconds)

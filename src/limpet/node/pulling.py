@@ -264,7 +264,11 @@ class Puller:
         tell("Pulling", f'Pulling image "{name}"', False)
         begun = loop.time()
         answer, evidence = await self._fetch(app, name, pull, tell, show, at=at)
-        self._pulls.write(replace(self._renewed(name, answer, evidence), pulled_at=0.0))
+        renewed = self._renewed(name, answer, evidence)
+        if at and pull is not None and answer.digest == pull.module:
+            self._pulls.amend(renewed)  # what its source is now is something else
+        else:
+            self._pulls.write(replace(renewed, pulled_at=0.0))
         size = self._store.module_bytes(answer.digest)
         tell(
             "Pulled",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from limpet import __version__
 from limpet.errors import ConflictError, LimpetError, TemporaryError, UnavailableError
+from limpet.node.saying import say, say_problem
 from limpet.node.state import WorkerState
 from limpet.upgrade.layout import HANDOVER, running_prefix
 from limpet.upgrade.record import Record, read_record, write_record
@@ -169,11 +170,11 @@ class Upgrades:
         write_record(self._directory, record)
         self._is_leaving = True
         self._record = record
-        self._announce("UpgradeStarted", f"version {version} is tried; {__version__} is what runs")
         python = str(self._prefix.python(version))
         asyncio.get_running_loop().call_later(
             _ANSWER_SECONDS, lambda: self._tell(TryVersion(python))
         )
+        self._announce("UpgradeStarted", f"version {version} is tried; {__version__} is what runs")
 
     def _mend(self, record: Record) -> None:
         """Be the version that stays, after another has failed."""
@@ -190,8 +191,7 @@ class Upgrades:
         try:
             self._end(replace(record, state="failed", reason=reason))
         except OSError as error:  # a full disk: the next start says it again
-            sys.stderr.write(f"warning: can't remember how the upgrade ended: {error}\n")
-            sys.stderr.flush()
+            say_problem(f"warning: can't remember how the upgrade ended: {error}")
 
     # The version on trial
 
@@ -253,8 +253,7 @@ class Upgrades:
 
     def _announce(self, reason: str, message: str, *, is_warning: bool = False) -> None:
         self._tell_event(reason, message, is_warning)
-        sys.stdout.write(f"limpet {__version__}: {message}\n")
-        sys.stdout.flush()
+        say(f"limpet {__version__}: {message}")
         self._flush()
 
 

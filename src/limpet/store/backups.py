@@ -28,7 +28,7 @@ from limpet.store.encryption import (
 from limpet.store.files import make_directory, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -55,6 +55,16 @@ class Backups:
     def paused(self) -> AbstractContextManager[bool]:
         """Wait for a backup that is being made in another thread, and keep the next one waiting."""
         return self._busy
+
+    @contextlib.contextmanager
+    def held_if_free(self) -> Iterator[bool]:
+        """Keep them as they are, without waiting; False while another thread makes or changes one."""
+        is_free = self._busy.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._busy.release()
 
     def paths(self) -> list[Path]:
         """Return every backup, the best to restore first: newest to oldest."""

@@ -109,14 +109,18 @@ def needed_bytes(prefix: Prefix, source: Source) -> int:
 
 def check_room(prefix: Prefix, source: Source) -> None:
     """See that there is room. Raises `NoRoomError`, `InvalidInputError`."""
-    place = prefix.path
+    require_free(prefix.path, needed_bytes(prefix, source), f"version {source.version}")
+
+
+def require_free(place: Path, size_bytes: int, what: str) -> None:
+    """See that this folder's disk has so much free; `what` takes it. Raises `NoRoomError`."""
     while not place.exists():
         place = place.parent
     status = os.statvfs(place)
-    free, needed = status.f_bavail * status.f_frsize, needed_bytes(prefix, source)
-    if free < needed:
+    free = status.f_bavail * status.f_frsize
+    if free < size_bytes:
         raise NoRoomError(
-            f"version {source.version} takes {needed >> 20} MiB and {place} has {free >> 20} MiB free; "
+            f"{what} takes {size_bytes >> 20} MiB and {place} has {free >> 20} MiB free; "
             "nothing was changed. Free some space there and try again"
         )
 

@@ -4,6 +4,7 @@
 PREFIX/versions/0.2.0/   a virtual environment; whole when it has `limpet-version.json`
 PREFIX/current           a link to the version that starts: PREFIX/current/bin/limpet up
 PREFIX/previous          a link to the one before
+PREFIX/.wheels-*         what a bundle is unpacked to, while it is installed
 ```
 
 A virtual environment can't be renamed (its scripts hold its path), so a version is made under its own name,
@@ -33,6 +34,7 @@ HANDOVER = 1
 """What a launcher leaves to one of another version (`limpet.node.handover`): the format's number."""
 _MARK = "limpet-version.json"
 _VERSIONS = "versions"
+_SCRATCH = ".wheels-"
 # PEP 440, normalised or not; nothing that could be a path.
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.!+_-]{0,63}")
 
@@ -94,6 +96,21 @@ class Prefix:
             yield
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder that goes at the end of the block; for who has the lock. Raises OSError."""
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory(prefix=_SCRATCH, dir=self.path) as name:
+            yield Path(name)
+
+    def remove_scratch(self) -> None:
+        """Remove what killed processes left of theirs; for who has the lock. Raises OSError."""
+        from shutil import rmtree  # brings decompressors along, which an agent never needs
+
+        for folder in self.path.glob(f"{_SCRATCH}*"):
+            rmtree(folder)
 
     def find(self, version: str) -> Installed | None:
         """Return a version that is whole; None when it is not there, or was never finished."""

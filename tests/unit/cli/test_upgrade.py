@@ -187,7 +187,7 @@ class TestBundles:
 
         def make(version="0.2.0", *, with_wheels=True, sign=None):
             folder = tmp_path / "wheels"
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             with zipfile.ZipFile(folder / f"limpet-{version}-py3-none-any.whl", "w") as archive:
                 archive.writestr("limpet/__init__.py", "")
             entry = ObjectEntry(
@@ -212,10 +212,13 @@ class TestBundles:
         from limpet.api.client import Client
         from limpet.cli.terminal import StatusLine
 
+        place = Prefix(tmp_path / "opt")
+        place.path.mkdir()
+
         def open_(path, *, require_signature=False):
             return open_source(
                 str(path),
-                space=tmp_path / "opt",
+                place=place,
                 client=Client(socket_path),
                 status=StatusLine(),
                 require_signature=require_signature,
@@ -229,6 +232,26 @@ class TestBundles:
             assert source.pip_arguments[0] == "--no-index"
             assert source.wheel.exists()
         assert os.listdir(tmp_path / "opt") == []
+
+    def test_no_room_is_said_before_one_is_unpacked(
+        self, limpet_, make_bundle, tmp_path, monkeypatch
+    ):
+        fields = list(os.statvfs(tmp_path))
+        fields[4] = 0  # f_bavail
+        monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+        monkeypatch.setattr(Prefix, "scratch", lambda self: pytest.fail("it was unpacked"))
+        for options in ([], ["--dry-run"]):
+            result = limpet_("upgrade", make_bundle(), "--prefix", tmp_path / "opt", *options)
+            assert result.exit_code == 7, result.output
+            assert "what site.bundle unpacks to takes 0 MiB" in result.stderr
+
+    def test_what_a_killed_command_left_goes(self, limpet_, make_bundle, tmp_path):
+        left = tmp_path / "opt/.wheels-killed"
+        left.mkdir(parents=True)
+        (left / "limpet-0.1.0-py3-none-any.whl").write_bytes(b"")
+        result = limpet_("upgrade", make_bundle(), "--prefix", tmp_path / "opt", "--dry-run")
+        assert result.exit_code == 0, result.output
+        assert os.listdir(tmp_path / "opt") == [".lock"]
 
     def test_one_without_wheels(self, make_bundle, open_):
         with (

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -278,6 +279,31 @@ def test_older_backups_give_way(world):
     world.free = 0
     world.look()
     assert [path.name for path in world.database.backups.paths()] == ["state-000003.db"]
+
+
+def test_nobody_waits_for_a_backup_that_is_being_made(world):
+    for generation in range(1, 3):
+        world.want(f"sha256:{generation:064}")
+        world.database.back_up()
+    is_held, is_over, in_time = threading.Event(), threading.Event(), []
+
+    def back_up():
+        with world.database.backups.paused():
+            is_held.set()
+            in_time.append(is_over.wait(20))
+
+    thread = threading.Thread(target=back_up)
+    thread.start()
+    is_held.wait()
+    world.free = 0
+    with pytest.raises(DiskPressureError):
+        world.keeper.admit()
+    assert len(world.database.backups.paths()) == 2
+    is_over.set()
+    thread.join()
+    assert in_time == [True]
+    world.look()
+    assert len(world.database.backups.paths()) == 1
 
 
 def test_files_of_others_are_left_alone(world, tmp_path):

@@ -421,6 +421,20 @@ def test_a_tool_that_fails_leaves_nothing(place, monkeypatch):
 
 
 @privately
+def test_one_that_can_not_even_be_unmounted_can_be_tried_again(place, monkeypatch):
+    def refuse(mount_point):
+        raise OSError(errno.EIO, "no luck")
+
+    volume = _volume(place)
+    monkeypatch.setattr("limpet.store.images.volume.unmount", refuse)
+    with pytest.raises(images.VolumeFailedError, match="no luck"):
+        volume.open()
+    monkeypatch.undo()
+    os.close(volume.open())
+    volume.close()
+
+
+@privately
 def test_missing_loop_devices_are_explained(place, monkeypatch):
     monkeypatch.setattr(loop, "_CONTROL", str(place / "none"))
     with pytest.raises(images.VolumeUnsupportedError, match="modprobe loop"):

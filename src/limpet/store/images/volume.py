@@ -111,9 +111,11 @@ class VolumeImage:
                     )
                 return self._mount()
             except BaseException:
-                unmount(self.mount_point)
-                self._file.remove_staged()
-                self._release_lock()
+                try:
+                    unmount(self.mount_point)
+                    self._file.remove_staged()
+                finally:
+                    self._release_lock()
                 raise
 
     def usage(self) -> Usage:
