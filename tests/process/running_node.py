@@ -222,7 +222,7 @@ class RunningNode:
             found[:] = self.pids(role)
             return len(found) == 1
 
-        wait_for(is_one, f"one {role}", 5)
+        wait_for(is_one, f"one {role}")
         return found[0]
 
     # Objects
