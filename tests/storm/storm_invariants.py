@@ -179,13 +179,12 @@ def records_are_there_once(world: World) -> None:
     world.ledger.stop()
     try:
         book = world.ledger.read()
+        acknowledged, in_doubt = list(world.ledger.acknowledged), list(world.ledger.in_doubt)
     finally:
         world.ledger.start()
-    wrong = find_faults(
-        book, acknowledged=world.ledger.acknowledged, in_doubt=world.ledger.in_doubt
-    )
+    wrong = find_faults(book, acknowledged=acknowledged, in_doubt=in_doubt)
     lines = book.splitlines()
-    told = f"{len(wrong)} wrong; {len(world.ledger.acknowledged)} acknowledged; of {len(lines)} lines: "
+    told = f"{len(wrong)} wrong; {len(acknowledged)} acknowledged; of {len(lines)} lines: "
     told += f"{lines[:3]} ... {lines[-3:]}"
     assert not wrong, "; ".join([*wrong[:5], *wrong[-5:], told])
 
