@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from running_node import ask, is_alive, name_of, wait_for
 from storm_apps import BROKEN_SECONDS, LEDGER, PULLED, SLEEPY, spec_of
 from storm_disk import loop_devices
+from storm_installation import GOOD
 from storm_traffic import find_faults
 from storm_world import descriptors, without_numbers
 
@@ -40,6 +41,7 @@ def settle(world: World) -> None:
     world.is_full = False
     world.registry.set_mood("well")
     wait_for(world.is_up, "the node")
+    world.wait_for_version()
     world.wait_for_files()
     for (kind, name), body in world.objects().items():
         if kind == "Deployment" and body["spec"].get("paused"):
@@ -195,6 +197,13 @@ def no_request_failed_without_need(world: World) -> None:
         assert world.load.failures == [], (world.faults, world.load.failures[:5])
 
 
+def the_version_that_runs_is_whole(world: World) -> None:
+    """No broken version stays, and what runs is what starts at the next boot."""
+    told = world.node.client.upgrade()
+    assert told["version"] in GOOD, told
+    assert world.node.prefix.current == told["version"], (world.node.prefix.current, told)
+
+
 def limpet_itself_has_not_failed(world: World) -> None:
     """No event tells of a defect in Limpet."""
     told = [
@@ -231,6 +240,7 @@ SETTLED: list[Callable[[World], None]] = [
     no_user_is_shared,
     records_are_there_once,
     no_request_failed_without_need,
+    the_version_that_runs_is_whole,
     limpet_itself_has_not_failed,
 ]
 
