@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -29,6 +30,31 @@ def run_node(*options: str, **environment: str) -> tuple[int, str]:
     )
     assert "Traceback" not in finished.stderr
     return finished.returncode, finished.stderr
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="needs root and setpriv, to be kept from somebody else's terminal",
+)
+def test_a_terminal_of_another_user(make_node: Callable[..., RunningNode]) -> None:
+    """As after su: what was opened can be printed to, but not be opened again."""
+    node = make_node()
+    reader, terminal = os.openpty()
+    os.fchmod(terminal, 0o600)
+    os.fchown(terminal, 12_345, 12_345)
+    rights = "-dac_override,-dac_read_search"
+    command = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *node.command()]
+    (node.directory / "node.log").touch()
+    node.process = subprocess.Popen(
+        command, env=node.environment(), stdout=terminal, stderr=terminal, process_group=0
+    )
+    os.close(terminal)
+    node.wait_up()
+    node.stop()
+    said = os.read(reader, 1 << 16)
+    os.close(reader)
+    assert b"is up" in said
+    assert b"Traceback" not in said
 
 
 def test_two_nodes_on_one_directory(fresh_node: RunningNode, tmp_path: Path) -> None:

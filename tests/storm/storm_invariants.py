@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from running_node import ask, is_alive, name_of, wait_for
 from storm_apps import BROKEN_SECONDS, LEDGER, PULLED, SLEEPY, spec_of
 from storm_disk import loop_devices
+from storm_installation import GOOD
 from storm_traffic import find_faults
 from storm_world import descriptors, without_numbers
 
@@ -40,6 +41,7 @@ def settle(world: World) -> None:
     world.is_full = False
     world.registry.set_mood("well")
     wait_for(world.is_up, "the node")
+    world.wait_for_version()
     world.wait_for_files()
     for (kind, name), body in world.objects().items():
         if kind == "Deployment" and body["spec"].get("paused"):
@@ -179,13 +181,12 @@ def records_are_there_once(world: World) -> None:
     world.ledger.stop()
     try:
         book = world.ledger.read()
+        acknowledged, in_doubt = list(world.ledger.acknowledged), list(world.ledger.in_doubt)
     finally:
         world.ledger.start()
-    wrong = find_faults(
-        book, acknowledged=world.ledger.acknowledged, in_doubt=world.ledger.in_doubt
-    )
+    wrong = find_faults(book, acknowledged=acknowledged, in_doubt=in_doubt)
     lines = book.splitlines()
-    told = f"{len(wrong)} wrong; {len(world.ledger.acknowledged)} acknowledged; of {len(lines)} lines: "
+    told = f"{len(wrong)} wrong; {len(acknowledged)} acknowledged; of {len(lines)} lines: "
     told += f"{lines[:3]} ... {lines[-3:]}"
     assert not wrong, "; ".join([*wrong[:5], *wrong[-5:], told])
 
@@ -194,6 +195,13 @@ def no_request_failed_without_need(world: World) -> None:
     """What does not touch the worker that serves costs no request."""
     if not _COSTS_REQUESTS & world.faults.keys():
         assert world.load.failures == [], (world.faults, world.load.failures[:5])
+
+
+def the_version_that_runs_is_whole(world: World) -> None:
+    """No broken version stays, and what runs is what starts at the next boot."""
+    told = world.node.client.upgrade()
+    assert told["version"] in GOOD, told
+    assert world.node.prefix.current == told["version"], (world.node.prefix.current, told)
 
 
 def limpet_itself_has_not_failed(world: World) -> None:
@@ -232,6 +240,7 @@ SETTLED: list[Callable[[World], None]] = [
     no_user_is_shared,
     records_are_there_once,
     no_request_failed_without_need,
+    the_version_that_runs_is_whole,
     limpet_itself_has_not_failed,
 ]
 

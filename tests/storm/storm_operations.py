@@ -14,6 +14,7 @@ from running_node import is_alive, wait_for
 from storm_apps import BROKEN, FILED, LEDGER, NAMES, PULLED, SERVED, SLEEPY
 from storm_bundles import DAMAGE
 from storm_desired import AppSpec
+from storm_installation import BROKEN as BROKEN_VERSIONS
 from storm_manifests import FILES
 from storm_registry import MOODS, TAGS
 from storm_schedule import Choice
@@ -156,6 +157,11 @@ def apply_bundle(world: World, name: str, version: int, salt: int, how: str, per
     world.apply_bundle(AppSpec(name, version, salt=salt), how, percent / 100)
 
 
+def upgrade(world: World, version: str) -> None:
+    """Have a version of Limpet tried, which may be broken."""
+    world.upgrade(version)
+
+
 def look(world: World) -> None:
     """See in the middle of it all that everything is as it should be."""
     from storm_invariants import settle
@@ -237,6 +243,7 @@ OPERATIONS: dict[str, Operation] = {
         apply_bundle, 3, name=_one_of(*NAMES), version=_VERSION, salt=_one_of(0, 3, 4),
         how=_one_of(*DAMAGE), percent=_number(1, 99),
     ),
+    "upgrade": _operation(upgrade, 4, version=_one_of(*["good"] * 3, *BROKEN_VERSIONS)),
     "look": _operation(look, 2),
 }  # fmt: skip
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guests import build_guest
-from running_node import RunningNode, name_of, wait_for
+from installations import InstalledNode
+from running_node import name_of, wait_for
 from shifted_clock import Clock
 from storm_apps import (
     ALL,
@@ -31,6 +32,7 @@ from storm_apps import (
 from storm_bundles import apply_bundle, damage, make_bundle
 from storm_desired import AppSpec, Desired
 from storm_disk import SmallDisk
+from storm_installation import BROKEN, GOOD, make_installation
 from storm_manifests import ManifestsFolder, objects_of
 from storm_registry import Registry
 from storm_traffic import Ledger, Load
@@ -54,18 +56,19 @@ _UIDS = 4096
 _FIRST_UID = 2_000_000_000
 # Answers that say for certain that nothing was changed. Silence does not.
 _REFUSALS = {
-    *("NodeNotRunning", "StoreNotWritable", "DiskPressure", "NotFound", "Conflict", "Invalid")
+    *("NodeNotRunning", "StoreNotWritable", "DiskPressure", "NotFound", "Conflict", "Invalid"),
+    "UpgradeOnTrial",
 }
 # Processes that are named for what they do, beside those that every node has and those of apps.
 OTHERS = ("compile", "spare", "fetch")
 _STATE = {"Deployment", "Job", "ConfigMap", "PersistentVolumeClaim"}
 
 
-class StormNode(RunningNode):
+class StormNode(InstalledNode):
     """A node whose data lie on the storm's disk; `hasty` is a client that doesn't wait for a frozen one."""
 
     def __init__(self, directory: Path, disk: SmallDisk, environment: dict[str, str]) -> None:
-        super().__init__(directory, environment)
+        super().__init__(directory, make_installation(directory / "opt"), environment)
         self.data = disk.folder / "data"
         self.patient = self.client
         self.hasty = Client(self.socket_path, timeout_seconds=CALL_SECONDS)
@@ -101,6 +104,8 @@ class World:
         self.uids = range(first, first + _UIDS)
         self.clock = Clock(directory) if with_clock else None
         environment = {
+            "LIMPET_UPGRADE_TRIAL_SECONDS": "6",
+            "LIMPET_UPGRADE_STABLE_SECONDS": "0.3",
             "LIMPET_NODE_BACKOFF_SECONDS": "0.3",
             "LIMPET_NODE_RESYNC_SECONDS": "1",
             "LIMPET_NODE_MANIFESTS": str(self.folder.path),
@@ -177,6 +182,29 @@ class World:
         return [each for each, _, _ in os.walk("/sys/fs/cgroup") if Path(each).name == name]
 
     # Telling the node
+
+    def upgrade(self, version: str) -> None:
+        """Have a version tried, `good` is one of those; what comes of it is seen later."""
+        if version == "good":
+            version = next(each for each in GOOD if each != self.node.prefix.current)
+        self._wait_for_api()
+        with contextlib.suppress(
+            LimpetError
+        ):  # it runs, or one is on trial already, or it is frozen
+            self.node.hasty.try_version(version)
+            self.note_fault(f"upgrade {'broken' if version in BROKEN else 'good'}")
+
+    def wait_for_version(self) -> None:
+        """Wait until no version is on trial."""
+        told: dict[str, Any] = {}
+
+        def is_decided() -> bool:
+            with contextlib.suppress(LimpetError):
+                told.update(self.node.client.upgrade())
+                return not told["is_undecided"]
+            return False
+
+        wait_for(is_decided, f"the end of a trial: {told}", 60)
 
     def change(self, changes: dict[Key, Body | None], call: Callable[[], object]) -> bool:
         """Make a change and remember what is known of it then; whether it was acknowledged."""

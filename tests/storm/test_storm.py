@@ -14,7 +14,7 @@ from storm_traffic import find_faults
 
 FRESH_SEED = int.from_bytes(os.urandom(4), "big")
 # Between them: most operations and faults, and a broken release of the app that is asked throughout.
-SEEDS = (2749, 53, 1283)
+SEEDS = (894, 1446, 2828)
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0

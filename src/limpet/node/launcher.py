@@ -538,12 +538,15 @@ def keep_memory_private() -> None:
 
 
 def _let_go_of_terminal() -> None:
-    """Read nothing from a terminal that the node was started in, and only print to it."""
+    """Read nothing from a terminal that the node was started in, and only print to it, if that is allowed."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     for stream in (1, 2):
         if os.isatty(stream):
-            write_only = os.open(f"/proc/self/fd/{stream}", os.O_WRONLY | os.O_NOCTTY)
+            try:
+                write_only = os.open(f"/proc/self/fd/{stream}", os.O_WRONLY | os.O_NOCTTY)
+            except PermissionError:  # another user's, as after su: nothing is said there
+                write_only = os.open(os.devnull, os.O_WRONLY)
             os.dup2(write_only, stream)
             os.close(write_only)
