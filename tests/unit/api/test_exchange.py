@@ -123,7 +123,7 @@ def test_an_interrupted_connect_leaves_no_socket(peer, client, monkeypatch):
     monkeypatch.undo()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pieces=st.lists(st.binary(min_size=1, max_size=50), max_size=8))
 def test_lines_do_not_depend_on_pieces(pieces):
     assert b"".join(split_lines(iter(pieces))) == b"".join(pieces)

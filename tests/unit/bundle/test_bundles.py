@@ -21,9 +21,7 @@ from limpet.manifest.problems import ManifestError
 
 from .bundles import MODULE, app, archive, blob_name, make_bundle, make_plan, settings, verify
 
-FIXTURE = hypothesis_settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+FIXTURE = hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def assemble(objects, *, config=None, manifest=None, index=None, layers=None, extra=(), omit=()):

@@ -93,7 +93,7 @@ def test_mutated_modules() -> None:
     assert accepted < done
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     for module in (data, b"\0asm\1\0\0\0" + data):

@@ -235,13 +235,13 @@ def test_mutated_files() -> None:
 SEEDS = st.sampled_from(fuzz_inspect.SEEDS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SEEDS, st.integers(0, 500))
 def test_truncated_files(data: bytes, length: int) -> None:
     fuzz_inspect.check(data[:length])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SEEDS, st.lists(st.tuples(st.integers(0, 500), st.integers(0, 7)), max_size=8))
 def test_flipped_bits(data: bytes, flips: list[tuple[int, int]]) -> None:
     flipped = bytearray(data)
@@ -250,13 +250,13 @@ def test_flipped_bits(data: bytes, flips: list[tuple[int, int]]) -> None:
     fuzz_inspect.check(bytes(flipped))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SEEDS, SEEDS, st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
 def test_spliced_files(data: bytes, other: bytes, at: int, start: int, end: int) -> None:
     fuzz_inspect.check(data[:at] + other[start:end] + data[at:])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from((b"", b"\0asm\1\0\0\0", b"\0asm\x0d\0\1\0")), st.binary(max_size=200))
 def test_any_bytes(header: bytes, data: bytes) -> None:
     fuzz_inspect.check(header + data)

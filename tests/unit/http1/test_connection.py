@@ -687,7 +687,7 @@ def fed(data, edges):
     return owner
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(requests(), min_size=1, max_size=4), st.data())
 def test_any_split_of_a_valid_stream_gives_the_same_requests_and_answers(stream, data):
     whole = b"".join(one[0] for one in stream)
@@ -714,7 +714,7 @@ WORDS = st.sampled_from(
 NOISE = st.lists(WORDS | st.binary(max_size=8), max_size=20)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(NOISE, st.booleans())
 @example([GET, b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", GET], True)
 def test_any_bytes_give_valid_answers_or_none(pieces, answers):

@@ -10,7 +10,7 @@ import struct
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from limpet.linux import seccomp
@@ -113,7 +113,6 @@ def calls(draw, allowed, answers):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@settings(deadline=None)
 @given(data=st.data(), rules=filters)
 def test_the_program_does_what_the_rules_say(machine, data, rules):
     allowed, answers = rules
@@ -126,7 +125,6 @@ def test_the_program_does_what_the_rules_say(machine, data, rules):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@settings(deadline=None)
 @given(rules=filters, number=st.integers(0, 0xFFFF_FFFF), arguments=st.tuples(*[words] * 6))
 def test_any_number_is_judged_and_unknown_ones_kill(machine, rules, number, arguments):
     allowed, answers = rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from limpet.node.rollout import (
@@ -341,7 +341,6 @@ STEPS = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(
     st.lists(STEPS, max_size=50),
     st.integers(0, 4),

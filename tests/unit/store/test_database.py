@@ -297,7 +297,7 @@ def test_closing_twice_and_opening_again_is_fine(database):
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TEXT.filter(lambda text: "\0" not in text), TEXT)
 def test_any_text_can_be_stored(name, body):
     with tempfile.TemporaryDirectory() as folder:

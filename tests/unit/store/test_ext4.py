@@ -73,7 +73,7 @@ def tools(tmp_path, monkeypatch):
 
 
 # Group boundaries, the journal's step, a last group too small to be used, more than 64 GiB.
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(4 * _MEBI, 2 * _GIBI) | st.integers(4 * _MEBI, 200 * _GIBI))
 @example(4 * _MEBI)
 @example(120 * _MEBI)

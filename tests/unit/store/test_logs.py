@@ -141,7 +141,7 @@ def test_a_line_without_end_does_not_fill_memory(log):
 PIECES = st.lists(st.text("ab\n", max_size=30).map(str.encode), max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(PIECES)
 def test_lines_do_not_depend_on_how_they_were_written(pieces):
     found = []

@@ -54,7 +54,9 @@ def test_a_module_that_is_gone_is_not_here_and_is_forgotten(database):
     pulls.write(Pull(source=SOURCE, module=NEW))
     assert pulls.latest(SOURCE).module == NEW
     pulls.drop_missing(kept=[OLD])
-    assert pulls.of_module(SOURCE, OLD) is not None, "a release needs it: that is how it is had again"
+    assert pulls.of_module(SOURCE, OLD) is not None, (
+        "a release needs it: that is how it is had again"
+    )
     pulls.drop_missing()
     assert pulls.of_module(SOURCE, OLD) is None
     assert pulls.latest(SOURCE).module == NEW

@@ -68,7 +68,6 @@ PART = st.sampled_from(
 
 @settings(
     max_examples=300,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(PART, max_size=5).map(b"/".join), st.lists(PART, max_size=4).map(b"/".join))

@@ -30,7 +30,7 @@ CALLS = st.lists(
 
 
 @given(seed=st.integers(0, 1000), calls=CALLS, words=st.lists(NUMBERS, max_size=32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_sequence_of_calls(
     seed: int, calls: list[tuple[str, list[int]]], words: list[int]
 ) -> None:
