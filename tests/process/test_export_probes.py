@@ -28,11 +28,11 @@ def test_a_healthy_app_is_ready_and_serves(node: RunningNode) -> None:
 @on_both_engines
 def test_a_number_other_than_zero_is_a_failure(node: RunningNode) -> None:
     probe = calling("healthy", failureThreshold=1)
-    app = http_app("sick", "probed", env={"GUEST_SICK": "7"}, startupProbe=probe)
+    app = http_app("unwell", "probed", env={"GUEST_SICK": "7"}, startupProbe=probe)
     node.apply(app)
-    event = wait_for(lambda: node.events("sick", "Unhealthy"), "the event")[0]
+    event = wait_for(lambda: node.events("unwell", "Unhealthy"), "the event")[0]
     assert "startup probe failed: healthy returned 7" in event["message"]
-    assert node.status("sick")["ready"] == 0
+    assert node.status("unwell")["ready"] == 0
 
 
 @on_both_engines

@@ -268,8 +268,12 @@ def test_deleting_lets_a_request_finish(node: RunningNode) -> None:
     assert node.status("leaving")["phase"] == "Terminating"
     assert call.result().body == b"slept\n"
     wait_for(lambda: node.is_gone("leaving"), "the app's end")
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+    def is_closed() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    wait_for(is_closed, "the launcher to close its copy, too")
 
 
 def test_deleting_ends_what_does_not_finish_in_its_grace(node: RunningNode) -> None:
