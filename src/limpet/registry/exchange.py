@@ -82,7 +82,9 @@ class Response:
                 yield data
         except http.client.IncompleteRead as error:
             raise FetchFailedError(f"{self.url}: the download ended after {count} bytes") from error
-        except ssl.SSLEOFError as error:
+        except ssl.SSLError as error:
+            if not _is_cut(error):
+                raise _failure(self.url, error) from error
             text = f"{self.url}: the download ended after {count} bytes"
             if self._answer.length is not None or self._answer.chunked:
                 raise FetchFailedError(text) from error
@@ -253,10 +255,16 @@ def _connection(line: Line, url: str) -> http.client.HTTPConnection:
     return secure
 
 
+def _is_cut(error: Exception) -> bool:
+    """Whether a connection ended without TLS's word; CPython 3.11.2 has no class for that."""
+    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    return isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
 def _failure(url: str, error: Exception) -> FetchFailedError:
     if isinstance(error, TimeoutError):
         return FetchFailedError(f"{url}: no answer in time")
-    if isinstance(error, ssl.SSLEOFError):
+    if _is_cut(error):
         return FetchFailedError(f"{url}: the connection ended before an answer came")
     # A proxy may repeat what it was sent.
     reason = _REFUSED_TUNNEL.sub(r"the proxy answered \1", str(error)) or type(error).__name__
@@ -355,8 +363,10 @@ class _Secure(http.client.HTTPSConnection):
 
 
 def make_trust() -> ssl.SSLContext:
-    """The system's certificates, or `SSL_CERT_FILE`'s."""
-    return ssl.create_default_context()
+    """The system's certificates, or `SSL_CERT_FILE`'s. A connection that is cut has no end."""
+    trust = ssl.create_default_context()
+    trust.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # CPython 3.11.2 sets it
+    return trust
 
 
 def trust_also(trust: ssl.SSLContext, authority: str) -> ssl.SSLContext:
