@@ -336,16 +336,21 @@ def test_a_power_cut_after_the_switch(make_installed: Callable[..., InstalledNod
     node.stop()
 
 
+def try_broken_and_good(node: InstalledNode) -> None:
+    """Try a version whose agent ends, then one that is healthy."""
+    make_variant(node.prefix, "0.9.3", BROKEN["0.9.3"][0])
+    make_variant(node.prefix, NEXT, {})
+    for version, state in (("0.9.3", "failed"), (NEXT, "complete")):
+        node.client.try_version(version)
+        assert wait_over(node, version)["state"] == state
+
+
 def test_a_passphrase_is_not_asked_for_again(
     make_installed: Callable[..., InstalledNode],
 ) -> None:
     node = make_installed(PassphraseNode, LIMPET_KEYS_SOURCE="passphrase")
-    make_variant(node.prefix, NEXT, {})
-    make_variant(node.prefix, "0.9.3", BROKEN["0.9.3"][0])
     before = start_apps(node)
-    for version, state in (("0.9.3", "failed"), (NEXT, "complete")):
-        node.client.try_version(version)
-        assert wait_over(node, version)["state"] == state
+    try_broken_and_good(node)
     assert workers(node) == before
 
 
@@ -354,12 +359,8 @@ def test_a_node_that_nobody_listens_to_goes_on(
 ) -> None:
     node = make_installed(UnheardNode)
     os.close(node.listener)
-    make_variant(node.prefix, NEXT, {})
-    make_variant(node.prefix, "0.9.3", BROKEN["0.9.3"][0])
     before = start_apps(node)
-    for version, state in (("0.9.3", "failed"), (NEXT, "complete")):
-        node.client.try_version(version)
-        assert wait_over(node, version)["state"] == state
+    try_broken_and_good(node)
     os.kill(node.pid("agent"), signal.SIGKILL)
     node.wait_up()
     wait_for(lambda: node.events(reason="AgentRestarted"), "the next agent")

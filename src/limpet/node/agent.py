@@ -389,7 +389,7 @@ class Agent:
     def _on_loop_end(self, task: asyncio.Task[None]) -> None:
         """End when what should go on for ever has met a defect: the next agent has it again."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            traceback.print_exception(error)
+            say_problem("".join(traceback.format_exception(error)))
             self.exit_code = self.exit_code or _DEFECT_CODE
             self._stopping.set()
 

@@ -137,7 +137,7 @@ class Care:
         except (LimpetError, OSError) as error:
             problem = f"can't look after the {name}: {error}; tried again every few seconds"
         except Exception as error:
-            traceback.print_exc()
+            say_problem(traceback.format_exc())
             problem = f"a defect in Limpet: looking after the {name} met {error!r}"
         if problem and problem != self._problems.get(name):
             self._record("CareFailed", problem, True)
